@@ -20,26 +20,10 @@ sys.path.insert(0, str(ROOT))
 
 from explorer.engine.errors import ExplorerError  # noqa: E402
 from explorer.zoo.cards import sha256  # noqa: E402
-from explorer.zoo.cifar10 import CLASSES, load_split  # noqa: E402
+from explorer.zoo.cifar10 import CLASSES, balanced_choice, load_split  # noqa: E402
 
 EVALUATION, CALIBRATION, SEED = 2_000, 512, 0
 COLUMNS = {"evaluation": 40, "calibration": 32}
-
-
-def balanced_choice(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Return n indices, int64 [n] in ascending order, with as many of each class as of any other, give or take one.
-
-    Which classes get the one more is drawn by the seed as well.
-    """
-    rng = np.random.default_rng(seed)
-    classes = np.unique(labels)
-    share = np.full(len(classes), n // len(classes))
-    share[rng.permutation(len(classes))[: n % len(classes)]] += 1
-    drawn = [
-        rng.choice(np.flatnonzero(labels == c), size, replace=False)
-        for c, size in zip(classes, share, strict=True)
-    ]
-    return np.sort(np.concatenate(drawn))
 
 
 def sheet(images: np.ndarray, columns: int) -> Image.Image:

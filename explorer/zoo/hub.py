@@ -1,0 +1,106 @@
+"""torchvision's own pretrained weights, fetched from its hub on machines that can reach it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from explorer.engine.errors import AssetError, SpecError
+from explorer.zoo.architectures import TORCHVISION, build
+from explorer.zoo.cards import Card
+from explorer.zoo.checkpoint import read_state
+from explorer.zoo.fitting import fit_state
+
+Progress = Callable[[int, int], None]
+TIMEOUT = 20.0
+
+
+def load_torchvision(name: str, on_progress: Progress | None = None) -> tuple[nn.Module, Card]:
+    """Return a torchvision network with its default weights, in eval mode, and its card.
+
+    The weights are kept in torch's hub folder; the first use fetches them, telling on_progress(bytes done, total).
+
+    Raises:
+        SpecError: torchvision has no such network, or keeps no weights for it.
+        AssetError: the hub cannot be reached, or what came is damaged.
+    """
+    import torchvision.models as models
+
+    net = build(TORCHVISION + name, classes=1000)
+    try:
+        weights = models.get_model_weights(name).DEFAULT
+    except (AttributeError, ValueError) as error:
+        raise SpecError(f"torchvision keeps no weights for {name!r}. Choose another network.") from error
+    state = read_state(fetch(weights.url, on_progress))
+    fit_state(net, state)
+    return net.eval().requires_grad_(False), torchvision_card(name, weights)
+
+
+def torchvision_card(name: str, weights: Any) -> Card:
+    """Return the card of torchvision's weights: sizes and normalisation from its transforms, top-1 as it publishes."""
+    transforms = weights.transforms()
+    metrics = weights.meta.get("_metrics", {}).get("ImageNet-1K", {})
+    return Card(
+        name=TORCHVISION + name,
+        input_size=transforms.crop_size[0],
+        resize=transforms.resize_size[0],
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        classes=tuple(weights.meta["categories"]),
+        dataset="ImageNet-1K",
+        parameters=weights.meta["num_params"],
+        recipe={"origin": f"torchvision {weights}", "published_top1": metrics.get("acc@1", 0.0) / 100},
+    )
+
+
+def fetch(url: str, on_progress: Progress | None = None) -> Path:
+    """Return the path of a file of torchvision's hub, fetched first if it is not there yet.
+
+    The name carries the first digits of the file's SHA-256, as torch's hub does; they are verified.
+
+    Raises:
+        AssetError: it cannot be reached, or what came is damaged.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / url.rsplit("/", 1)[-1]
+    if path.exists():
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (
+            urllib.request.urlopen(url, timeout=TIMEOUT) as answer,
+            tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as part,
+        ):
+            digest = _copy(answer, part, on_progress)
+    except (urllib.error.URLError, OSError) as error:
+        raise AssetError(
+            f"{path.name}: torchvision's hub cannot be reached from this machine ({getattr(error, 'reason', error)}). "
+            f"Fetch {url} elsewhere and put it into {folder}, load it as your own checkpoint, or choose a shipped "
+            "network."
+        ) from error
+    expected = path.stem.rsplit("-", 1)[-1]
+    if not digest.startswith(expected):
+        os.unlink(part.name)
+        raise AssetError(f"{path.name}: what came from torchvision's hub is damaged. Try again.")
+    Path(part.name).replace(path)
+    return path
+
+
+def _copy(answer: Any, part: Any, on_progress: Progress | None) -> str:
+    total, done, digest = int(answer.headers.get("Content-Length") or 0), 0, hashlib.sha256()
+    while block := answer.read(1 << 20):
+        part.write(block)
+        digest.update(block)
+        done += len(block)
+        if on_progress is not None:
+            on_progress(done, total)
+    return digest.hexdigest()

@@ -1,0 +1,56 @@
+"""The shipped networks: whatever cards lie in assets/, and torchvision's with weights from its own hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from explorer.engine.errors import AssetError, SpecError
+from explorer.zoo.architectures import TORCHVISION, build
+from explorer.zoo.cards import Card, read_card, read_weights
+from explorer.zoo.data import ASSETS
+
+
+def available(assets: Path = ASSETS) -> tuple[Card, ...]:
+    """Return the cards of the shipped networks in order of their names; a damaged card is left out.
+
+    (Loading a network by the name of a damaged card raises, so damage is not hidden from whoever asks for it.)
+    """
+    found = []
+    for weights in sorted(assets.glob("*.safetensors")):
+        try:
+            found.append(read_card(weights.with_suffix(".json")))
+        except AssetError:
+            continue
+    return tuple(found)
+
+
+def load(name: str, assets: Path = ASSETS) -> tuple[nn.Module, Card]:
+    """Return a pretrained network in eval mode, float32 on the CPU, and its card.
+
+    name is one of `available()`, or `torchvision:NAME` for a network whose weights torchvision's hub keeps.
+
+    Raises:
+        AssetError: its weights or card are missing or damaged, or the hub cannot be reached.
+        SpecError: nobody knows that name.
+    """
+    if name.startswith(TORCHVISION):
+        from explorer.zoo.hub import load_torchvision
+
+        return load_torchvision(name.removeprefix(TORCHVISION))
+    known = [path.stem for path in sorted(assets.glob("*.safetensors"))]
+    if name not in known and not (assets / f"{name}.json").exists():
+        listed = ", ".join(known) or "none is in assets/ yet"
+        raise SpecError(f"network: nobody knows {name!r}. Choose one of: {listed}; or 'torchvision:NAME'.")
+    card = read_card(assets / f"{name}.json")
+    state = read_weights(assets / f"{name}.safetensors", card.sha256)
+    recipe = card.recipe
+    try:
+        net = build(f"{recipe['architecture']}-{recipe['activation']}", len(card.classes))
+        net.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        raise AssetError(
+            f"{name}: its card and weights do not belong together. Restore them: git checkout -- assets/"
+        ) from error
+    return net.eval().requires_grad_(False), card

