@@ -1,0 +1,196 @@
+"""Open any network by one description: shipped, from torchvision's hub, or the visitor's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from explorer.engine.errors import CheckpointError, ExplorerError, SpecError
+from explorer.zoo.architectures import architectures
+from explorer.zoo.cards import (
+    CIFAR10_CLASSES,
+    CIFAR10_MEAN,
+    CIFAR10_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Card,
+)
+from explorer.zoo.data import ASSETS
+from explorer.zoo.fitting import fit_state, load_checkpoint
+from explorer.zoo.checkpoint import read_state
+from explorer.zoo.programs import load_program
+from explorer.zoo.registry import load
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What the networks of one data set expect: size in pixels, normalisation, and class names (none: numbered)."""
+
+    input_size: int
+    resize: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...] = ()
+
+
+PRESETS = {
+    "CIFAR-10": Preset(32, 0, CIFAR10_MEAN, CIFAR10_STD, CIFAR10_CLASSES),
+    "CIFAR-100": Preset(32, 0, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "ImageNet": Preset(224, 256, IMAGENET_MEAN, IMAGENET_STD),
+    "pixels from -1 to 1": Preset(32, 0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "pixels from 0 to 1": Preset(32, 0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "MNIST, one channel": Preset(28, 0, (0.1307,), (0.3081,)),
+}
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """Which network, and what it expects; None keeps what its card says (own networks: CIFAR-10's preset).
+
+    network: a shipped name, `torchvision:NAME`, an architecture of the zoo (with weights), `FILE.py:factory`, or a
+    whole program `FILE.pt2`. weights: a state dict file. classes: names of the outputs, in order.
+    """
+
+    network: str
+    weights: str | None = None
+    input_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    classes: tuple[str, ...] | None = None
+
+
+def open_network(source: NetworkSource, assets: Path = ASSETS) -> tuple[nn.Module, Card]:
+    """Return the network, in eval mode, float32 on the CPU, and its card.
+
+    A Python file is executed: give only one you trust, and never one that came through a browser.
+
+    Raises:
+        ExplorerError: with the reason and the mend, whatever goes wrong.
+    """
+    path, _, factory = source.network.rpartition(":")
+    if path.endswith(".py"):
+        net = _from_python(Path(path), factory)
+        if source.weights is not None:
+            net = fit_state(net, read_state(Path(source.weights)), Path(source.weights).name)
+    elif source.network.endswith(".pt2"):
+        _refuse_weights(source, "a whole program")
+        net = load_program(Path(source.network))
+    elif source.weights is not None:
+        if source.network not in architectures():
+            raise SpecError(
+                f"network: {source.network!r} is no architecture that weights can be put onto. Choose resnet20-relu, "
+                "vgg16-relu, 'torchvision:NAME', or a Python file 'FILE.py:factory'."
+            )
+        net = load_checkpoint(source.network, Path(source.weights), len(source.classes or ()))
+    else:
+        net, card = load(source.network, assets)
+        return net, _changed(card, source)
+    name = Path(path or source.network).name if source.weights is None else Path(source.weights).name
+    return net, own_card(net, source, name)
+
+
+def own_card(net: nn.Module, source: NetworkSource, name: str, preset: str = "CIFAR-10") -> Card:
+    """Return a card for a network nobody has described, its outputs counted by running it once on a blank image.
+
+    What source leaves open comes from the preset; class names are the preset's if their number fits, else numbers.
+
+    Raises:
+        CheckpointError: the network does not map images [B, C, H, W] to finite class scores [B, K].
+        SpecError: size, mean or standard deviation are out of range.
+    """
+    known = PRESETS[preset]
+    names = source.classes or known.classes
+    card = Card(
+        name=name,
+        input_size=source.input_size or known.input_size,
+        resize=known.resize if source.input_size in (None, known.input_size) else 0,
+        mean=source.mean or known.mean,
+        std=source.std or known.std,
+        classes=names if len(names) >= 2 else ("class 0", "class 1"),
+        parameters=sum(p.numel() for p in net.parameters()),
+        recipe={"origin": "the visitor's own"},
+    )
+    outputs = _try_out(net, card).shape[1]
+    if source.classes and len(source.classes) != outputs:
+        raise SpecError(f"classes: {len(source.classes)} names given, but {name} has {outputs} outputs.")
+    if len(names) != outputs:
+        names = tuple(f"class {i}" for i in range(outputs))
+    return replace(card, classes=names)
+
+
+def _try_out(net: nn.Module, card: Card) -> Tensor:
+    size, channels = card.input_size, card.channels
+    fed = f"a blank image [1, {channels}, {size}, {size}]"
+    mend = "Check the input size, and whether the network takes one channel or three."
+    net = net.float().eval().requires_grad_(False)
+    try:
+        with torch.no_grad():
+            scores = net(card.example())
+    except Exception as error:  # somebody else's forward raises whatever it likes
+        raise CheckpointError(f"{card.name}: fails on {fed} ({type(error).__name__}: {error}). {mend}") from error
+    if not isinstance(scores, Tensor) or scores.ndim != 2 or scores.shape[0] != 1 or scores.shape[1] < 2:
+        kind = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise CheckpointError(
+            f"{card.name}: gives {kind} for {fed}; class scores [1, K], K at least 2, are needed. "
+            "Return the scores only, and flatten before the last layer."
+        )
+    if not bool(torch.isfinite(scores).all()):
+        raise CheckpointError(f"{card.name}: its class scores on {fed} are not finite. Check weights and normalisation.")
+    return scores
+
+
+def _changed(card: Card, source: NetworkSource) -> Card:
+    """Return a pretrained network's card with what the visitor wants otherwise."""
+    if source.classes and len(source.classes) != len(card.classes):
+        raise SpecError(f"classes: {len(source.classes)} names given, but {card.name} has {len(card.classes)} outputs.")
+    size = source.input_size or card.input_size
+    return replace(
+        card,
+        input_size=size,
+        resize=card.resize if size == card.input_size else 0,
+        mean=source.mean or card.mean,
+        std=source.std or card.std,
+        classes=source.classes or card.classes,
+    )
+
+
+def _refuse_weights(source: NetworkSource, kind: str) -> None:
+    if source.weights is not None:
+        raise SpecError(f"weights: {source.network} is {kind} and has its own. Leave --weights out.")
+
+
+def _from_python(path: Path, factory: str) -> nn.Module:
+    """Import a Python file and call its factory."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file. Give --network FILE.py:factory.")
+    name = f"own_network_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+        make = getattr(module, factory, None)
+        if not callable(make):
+            found = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            raise CheckpointError(
+                f"{path.name}: no factory {factory!r} in it. It defines: {', '.join(found[:8]) or 'nothing callable'}."
+            )
+        net = make()
+    except ExplorerError:
+        raise
+    except Exception as error:  # somebody else's file raises whatever it likes
+        raise CheckpointError(
+            f"{path.name}:{factory} failed ({type(error).__name__}: {error}). Run the file by itself to see where."
+        ) from error
+    finally:
+        sys.path.remove(str(path.parent.resolve()))
+    if not isinstance(net, nn.Module):
+        raise CheckpointError(f"{path.name}:{factory} returned {type(net).__name__}, not an nn.Module.")
+    return net.eval()
