@@ -74,8 +74,9 @@ class Card:
         return len(self.mean)
 
     def example(self) -> torch.Tensor:
-        """Return a blank input, float32 [1, channels, input_size, input_size], to trace the network with."""
-        return torch.zeros(1, self.channels, self.input_size, self.input_size)
+        """Return an input of noise, float32 [1, channels, input_size, input_size], to trace the network with."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(1, self.channels, self.input_size, self.input_size, generator=generator)
 
 
 def _require(ok: bool, message: str) -> None:

@@ -20,9 +20,9 @@ from explorer.zoo.cards import (
     IMAGENET_STD,
     Card,
 )
+from explorer.zoo.checkpoint import read_state
 from explorer.zoo.data import ASSETS
 from explorer.zoo.fitting import fit_state, load_checkpoint
-from explorer.zoo.checkpoint import read_state
 from explorer.zoo.programs import load_program
 from explorer.zoo.registry import load
 
@@ -95,7 +95,7 @@ def open_network(source: NetworkSource, assets: Path = ASSETS) -> tuple[nn.Modul
 
 
 def own_card(net: nn.Module, source: NetworkSource, name: str, preset: str = "CIFAR-10") -> Card:
-    """Return a card for a network nobody has described, its outputs counted by running it once on a blank image.
+    """Return a card for a network nobody has described, its outputs counted by running it once on noise.
 
     What source leaves open comes from the preset; class names are the preset's if their number fits, else numbers.
 
@@ -125,7 +125,7 @@ def own_card(net: nn.Module, source: NetworkSource, name: str, preset: str = "CI
 
 def _try_out(net: nn.Module, card: Card) -> Tensor:
     size, channels = card.input_size, card.channels
-    fed = f"a blank image [1, {channels}, {size}, {size}]"
+    fed = f"an image of noise [1, {channels}, {size}, {size}]"
     mend = "Check the input size, and whether the network takes one channel or three."
     net = net.float().eval().requires_grad_(False)
     try:
@@ -140,7 +140,9 @@ def _try_out(net: nn.Module, card: Card) -> Tensor:
             "Return the scores only, and flatten before the last layer."
         )
     if not bool(torch.isfinite(scores).all()):
-        raise CheckpointError(f"{card.name}: its class scores on {fed} are not finite. Check weights and normalisation.")
+        raise CheckpointError(
+            f"{card.name}: its class scores on {fed} are not finite. Check weights and normalisation."
+        )
     return scores
 
 

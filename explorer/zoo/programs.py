@@ -214,11 +214,9 @@ CALLS: dict[Any, Callable[..., Any]] = {
     aten.reshape.default: torch.reshape,
     aten.mean.dim: torch.mean,
     aten.pad.default: F.pad,
-    aten.constant_pad_nd.default: lambda x, pad, value=0.0: F.pad(x, pad, value=value),
     aten.permute.default: torch.permute,
     aten.transpose.int: torch.transpose,
     aten.chunk.default: torch.chunk,
-    aten.sym_size.int: lambda x, axis: x.size(axis),
     aten.clone.default: torch.clone,
     aten.contiguous.default: torch.clone,
 }

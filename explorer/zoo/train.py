@@ -8,12 +8,12 @@ float32 network is tested on all 10,000 test images, and weights and card are wr
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,14 +28,14 @@ from explorer.zoo.cifar10 import load_split
 class Recipe:
     """How one network is trained; written into its card as it stands.
 
-    epochs at `small_size` pixels come first (`small_epochs` of them), which costs less and teaches most of what the
-    later ones refine. `theta_decay` is the L2 decay of the clip: ten times the paper's, in a run a tenth as long.
+    cycles are pairs of epochs and peak learning rate, run one after the other on the same weights; the cosine of each
+    ends at zero. `small_epochs` at `small_size` pixels come first, which costs less and teaches most of what the later
+    ones refine. `theta_decay` is the L2 decay of the clip: ten times the paper's, in a run a tenth as long.
     """
 
     architecture: str
     activation: str
-    epochs: int
-    peak_lr: float
+    cycles: tuple[tuple[int, float], ...]
     batch: int = 128
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -48,15 +48,19 @@ class Recipe:
     seed: int = 0
     weights: str = "float32"
 
+    @property
+    def epochs(self) -> int:
+        """Return the epochs of all cycles together."""
+        return sum(epochs for epochs, _ in self.cycles)
+
 
 RECIPES = {
-    "resnet20-relu": Recipe("resnet20", "relu", epochs=30, peak_lr=0.2),
-    "resnet20-clip": Recipe("resnet20", "clip", epochs=30, peak_lr=0.2),
+    "resnet20-relu": Recipe("resnet20", "relu", cycles=((30, 0.2), (15, 0.1))),
+    "resnet20-clip": Recipe("resnet20", "clip", cycles=((30, 0.2), (15, 0.1))),
     "vgg16-clip": Recipe(
         "vgg16",
         "clip",
-        epochs=18,
-        peak_lr=0.1,
+        cycles=((18, 0.1),),
         small_epochs=8,
         label_smoothing=0.05,
         weights="float16",
@@ -69,11 +73,16 @@ def build(recipe: Recipe) -> nn.Module:
     return build_network(f"{recipe.architecture}-{recipe.activation}", theta=recipe.theta_init)
 
 
-def one_cycle(progress: float, warmup: float) -> float:
-    """Return the learning rate, as a share of its peak, after a share `progress` of all steps."""
-    if progress < warmup:
-        return progress / warmup
-    return 0.5 * (1 + np.cos(np.pi * (progress - warmup) / (1 - warmup)))
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """Return the learning rate after so many epochs: up linearly, down by a cosine, in each cycle."""
+    for epochs, peak in recipe.cycles:
+        if epoch < epochs:
+            progress = epoch / epochs
+            if progress < recipe.warmup:
+                return peak * progress / recipe.warmup
+            return peak * 0.5 * (1 + math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup)))
+        epoch -= epochs
+    return 0.0
 
 
 def augment(padded: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
@@ -109,7 +118,7 @@ def optimizer_for(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     if clips:
         groups.append({"params": clips, "weight_decay": recipe.theta_decay})
-    return torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, nesterov=True)
+    return torch.optim.SGD(groups, lr=learning_rate(recipe, 0), momentum=recipe.momentum, nesterov=True)
 
 
 @torch.no_grad()
@@ -146,9 +155,8 @@ def train(recipe: Recipe, data: Path, checkpoint: Path, say: Callable[[str], Non
         net.train()
         begin, running = time.time(), 0.0
         for step in range(steps):
-            share = one_cycle((epoch * steps + step) / (recipe.epochs * steps), recipe.warmup)
             for group in optimizer.param_groups:
-                group["lr"] = recipe.peak_lr * share
+                group["lr"] = learning_rate(recipe, epoch + step / steps)
             index = order[step * recipe.batch : (step + 1) * recipe.batch]
             x = to_input(augment(padded, index, generator), device)
             if epoch < recipe.small_epochs:

@@ -1,0 +1,196 @@
+"""What the commands do: open, convert, simulate, print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from explorer.cli.values import class_names, conversion, initial_potential, numbers, threshold_rule
+from explorer.engine import (
+    CalibrationSpec,
+    DataError,
+    Percentile,
+    Record,
+    SimulationSpec,
+    SpecError,
+    SpikingNetwork,
+    TrainedClip,
+    calibrate,
+    convert,
+    simulate,
+    trace,
+)
+from explorer.engine.analysis import top1_curve, wilson
+from explorer.zoo.architectures import architectures
+from explorer.zoo.data import LoosePictures, data_source, load_images
+from explorer.zoo.images import ImageSet, normalise
+from explorer.zoo.own import NetworkSource, open_network
+from explorer.zoo.registry import available
+
+BATCH = 250
+SHOWN_STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+Progress = Callable[[int, int], None]
+
+
+def network_source(args: argparse.Namespace) -> NetworkSource:
+    """Return the network that the options name."""
+    return NetworkSource(
+        args.network,
+        args.weights,
+        args.input_size,
+        numbers(args.mean, "mean") if args.mean else None,
+        numbers(args.std, "std") if args.std else None,
+        class_names(args.classes) if args.classes else None,
+    )
+
+
+def run(args: argparse.Namespace, on_progress: Progress | None = None) -> int:
+    """Convert, simulate, and print accuracy against time-steps."""
+    if args.threads > 0:
+        torch.set_num_threads(args.threads)
+    if args.seed < 0:
+        raise SpecError(f"seed: a whole number from 0, got {args.seed}.")
+    simulation = SimulationSpec(args.steps, Record(counts=False, v_end=False), device=args.device)
+    spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site)
+    rule = threshold_rule(args.threshold, args.steps) if args.threshold else None
+    source = data_source(args.data)
+    if isinstance(source, LoosePictures):
+        raise DataError(
+            f"{args.data}: pictures but no class folders, so nothing says what they show and accuracy cannot be "
+            "measured. Put them into one folder per class, named as the network's classes."
+        )
+    net, card = open_network(network_source(args))
+    images = load_images(source, card, args.images, "evaluation", args.seed)
+    network = trace(net, card.example())
+    if rule is None:
+        rule = TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)
+    inputs = torch.empty(0)
+    if not isinstance(rule, TrainedClip):
+        inputs = normalise(load_images(source, card, args.calibration_images, "calibration", args.seed).images, card)
+    snn = convert(network, calibrate(network, inputs, CalibrationSpec(rule)), spec)
+    result = _measure(snn, images, card, simulation, on_progress)
+    result["settings"] = {
+        "network": args.network,
+        "weights": args.weights,
+        "data": args.data,
+        "steps": args.steps,
+        "threshold": {"rule": type(rule).__name__, **asdict(rule)},
+        "calibration_images": len(inputs),
+        "threshold_scale": args.threshold_scale,
+        "v_init": {"start": type(spec.v_init).__name__, **asdict(spec.v_init)},
+        "sites": {name: asdict(setting) for name, setting in spec.sites},
+        "seed": args.seed,
+        "device": args.device,
+        "input_size": card.input_size,
+        "mean": card.mean,
+        "std": card.std,
+    }
+    if args.json:
+        print(json.dumps(result))
+    else:
+        _print_run(result, images, snn)
+    return 0
+
+
+def _measure(
+    snn: SpikingNetwork, images: ImageSet, card: Any, spec: SimulationSpec, on_progress: Progress | None
+) -> dict[str, Any]:
+    """Run ANN and SNN over all images; accuracies are shares 0..1, seconds those of the SNN alone."""
+    assert images.labels is not None
+    labels = torch.from_numpy(images.labels)
+    ann_hits, hits, spikes, seconds = 0, torch.zeros(spec.T, dtype=torch.float64), 0, 0.0
+    for begin in range(0, len(images), BATCH):
+        x = normalise(images.images[begin : begin + BATCH], card)
+        y = labels[begin : begin + BATCH]
+        ann_hits += int((snn.network.forward(x).argmax(1) == y).sum())
+        part = simulate(
+            snn, x, spec, on_progress=None if on_progress is None else _shifted(on_progress, begin, len(images))
+        )
+        hits += torch.as_tensor(top1_curve(part.logits, y), dtype=torch.float64) * len(y)
+        spikes += sum(part.spike_totals.values())
+        seconds += part.seconds
+    neurons = sum(site.neurons for site in snn.network.sites)
+    return {
+        "ann_top1": round(ann_hits / len(images), 6),
+        "top1": [round(float(hit) / len(images), 6) for hit in hits],
+        "images": len(images),
+        "spikes_per_neuron": round(spikes / (neurons * len(images)), 6),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _shifted(on_progress: Progress, begin: int, total: int) -> Progress:
+    return lambda done, _: on_progress(begin + done, total)
+
+
+def _print_run(result: dict[str, Any], images: ImageSet, snn: SpikingNetwork) -> None:
+    n, settings = result["images"], result["settings"]
+    print(f"{settings['network']}: {len(snn.network.sites)} sites, T = {settings['steps']} time-steps")
+    print(f"images      {n} of {images.name} ({images.note})")
+    print(f"threshold   {_plain(settings['threshold'])}, times {settings['threshold_scale']:g}")
+    print(f"start       {_plain(settings['v_init'])}")
+    print(f"ANN top-1   {100 * result['ann_top1']:6.2f} %\n")
+    rows = []
+    for T in sorted({*(s for s in SHOWN_STEPS if s <= settings["steps"]), settings["steps"]}):
+        share = result["top1"][T - 1]
+        low, high = wilson(round(share * n), n)
+        rows.append((str(T), f"{100 * share:.2f}", f"{100 * low:.2f} to {100 * high:.2f}"))
+    _table(("T", "top-1 %", "95 % interval"), rows)
+    per_step = result["spikes_per_neuron"] / settings["steps"]
+    print(f"\n{result['spikes_per_neuron']:.3f} spikes per neuron and image ({per_step:.4f} per step)")
+    print(f"{result['seconds']:.1f} s simulated")
+
+
+def _plain(setting: dict[str, Any]) -> str:
+    name, *rest = setting.values()
+    return f"{name}({', '.join(str(value) for value in rest)})"
+
+
+def report(args: argparse.Namespace) -> int:
+    """Print what each part of a network becomes; 1 if something in it does not convert."""
+    net, card = open_network(network_source(args))
+    network = trace(net, card.example())
+    rows = [{**row, "shape": list(row["shape"])} for row in network.report()]
+    problems = [{"call": p.call, "why": p.why, "mend": p.mend} for p in network.unsupported]
+    if args.json:
+        print(json.dumps({"network": card.name, "parameters": card.parameters, "rows": rows, "unsupported": problems}))
+        return 1 if problems else 0
+    shape = "x".join(map(str, network.input_shape))
+    print(f"{card.name}: input {shape}, {len(card.classes)} classes, {card.parameters:,} parameters\n")
+    _table(
+        ("call", "becomes", "shape", "note"),
+        [(row["node"], row["kind"], "x".join(map(str, row["shape"])), row["note"]) for row in rows],
+    )
+    neurons = sum(site.neurons for site in network.sites)
+    print(f"\n{len(network.sites)} sites with {neurons:,} neurons")
+    for problem in problems:
+        print(f"does not convert: {problem['call']}: {problem['why']} {problem['mend']}")
+    return 1 if problems else 0
+
+
+def networks(args: argparse.Namespace) -> int:
+    """Print the shipped networks, measured accuracies included, and the names of all architectures."""
+    cards = available()
+    if args.json:
+        listed = [{**asdict(card), "recipe": dict(card.recipe)} for card in cards]
+        print(json.dumps({"networks": listed, "architectures": architectures()}))
+        return 0
+    rows = [
+        (c.name, c.dataset, f"{c.parameters:,}", "-" if c.top1 is None else f"{100 * c.top1:.2f}", f"{c.top1_images:,}")
+        for c in cards
+    ]
+    _table(("network", "data", "parameters", "top-1 %", "of images"), rows)
+    ours = [name for name in architectures() if ":" not in name]
+    print(f"\narchitectures for --weights: {', '.join(ours)}, and torchvision:NAME")
+    return 0
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    for row in (head, ["-" * width for width in widths], *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,125 @@
+"""The parser and its commands; every fault is one line on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from explorer.engine.errors import ExplorerError
+
+EXAMPLES = """examples:
+  python -m explorer networks
+  python -m explorer run --network resnet20-relu --images 500 --steps 32 --threshold percentile:99.9 --v-init 0.5
+  python -m explorer run --network resnet20-relu --site stages.2.0.act1:scale=0.9,v_init=0.4 --json
+  python -m explorer report --network net.py:make --weights net.pt --input-size 32
+  python -m explorer run --network torchvision:resnet18 --data imagenet/val --images 200
+"""
+PROGRESS_WIDTH = 30
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m explorer",
+        description="Convert a trained ReLU network into a spiking one, and measure what happens.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="convert, simulate, and print accuracy against time-steps")
+    _network_options(run)
+    _run_options(run)
+    report = commands.add_parser(
+        "report",
+        help="list what each part of a network becomes",
+        description="List what each part of a network becomes. Exit code 1 if something in it does not convert.",
+    )
+    _network_options(report)
+    networks = commands.add_parser("networks", help="list the shipped networks and the architectures")
+    for command in (run, report, networks):
+        command.add_argument("--json", action="store_true", help="print one JSON value instead of a table")
+    return top
+
+
+def _network_options(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("network")
+    add = group.add_argument
+    add(
+        "--network",
+        default="resnet20-relu",
+        metavar="NAME",
+        help="a shipped network, torchvision:NAME, an architecture (with --weights), FILE.py:factory, or FILE.pt2 from "
+        "torch.export; a Python file or a .pt2 can run code, so give only ones you trust (default: %(default)s)",
+    )
+    add("--weights", metavar="FILE", help="a state dict, .safetensors, .pt or .pth, put onto --network")
+    add("--mean", metavar="R,G,B", help="pixel mean, pixels scaled to 0..1 (default: the card's; own: CIFAR-10's)")
+    add("--std", metavar="R,G,B", help="pixel standard deviation (default: as --mean)")
+    add("--input-size", type=int, metavar="PIXELS", help="side of the input (default: the card's; own: 32)")
+    add("--classes", metavar="NAMES", help="names of the outputs: a,b,c, or a file with one a line, or cifar10")
+
+
+def _run_options(command: argparse.ArgumentParser) -> None:
+    from explorer.cli.values import RULES, STARTS
+
+    data = command.add_argument_group("images")
+    data.add_argument(
+        "--data",
+        default="embedded",
+        help="embedded (CIFAR-10's first 2,000 test images), a CIFAR-10 root, or a folder of class folders",
+    )
+    data.add_argument("--images", type=int, default=500, help="images to test on (default: %(default)s)")
+    data.add_argument(
+        "--calibration-images",
+        type=int,
+        default=512,
+        help="images to set thresholds on, none of them tested on (default: %(default)s)",
+    )
+    group = command.add_argument_group("conversion and simulation")
+    add = group.add_argument
+    add("--steps", type=int, default=32, metavar="T", help="time-steps, 1 to 256 (default: %(default)s)")
+    add("--threshold", metavar="RULE", help=f"{RULES} (default: clip if trained with one, else percentile:99.9)")
+    add("--threshold-scale", type=float, default=1.0, help="multiplies every threshold (default: %(default)s)")
+    add("--v-init", default="0.5", metavar="START", help=f"{STARTS} (default: %(default)s)")
+    add(
+        "--site",
+        action="append",
+        default=[],
+        metavar="NAME:scale=S,v_init=V",
+        help="what one site does differently, either part optional; may be given again for another site",
+    )
+    add("--seed", type=int, default=0, help="of random starts and of drawn images (default: %(default)s)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to simulate (default: %(default)s)")
+    add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code: 0, 1 (report: something does not convert), or 2 (bad input)."""
+    from explorer.cli import commands
+
+    args = parser().parse_args(arguments)
+    try:
+        match args.command:
+            case "run":
+                return commands.run(args, _progress if sys.stderr.isatty() else None)
+            case "report":
+                return commands.report(args)
+            case _:
+                return commands.networks(args)
+    except ExplorerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _progress(done: int, total: int) -> None:
+    """Draw a bar on standard error, wiped at the end."""
+    filled = PROGRESS_WIDTH * done // max(1, total)
+    bar = "#" * filled + "." * (PROGRESS_WIDTH - filled)
+    end = "\r" + " " * (PROGRESS_WIDTH + 24) + "\r" if done >= total else ""
+    print(f"\r[{bar}] {done} of {total} images{end}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,320 @@
+"""Images: the embedded sets, folders of every kind, pictures as people have them, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from explorer.engine.errors import AssetError, DataError
+from explorer.zoo.cards import CIFAR10_MEAN, CIFAR10_STD, Card
+from explorer.zoo.cifar10 import CLASSES, balanced_choice
+from explorer.zoo.data import (
+    ASSETS,
+    Cifar10Root,
+    ClassFolders,
+    Embedded,
+    LoosePictures,
+    data_source,
+    embedded,
+    load_images,
+    to_outputs,
+)
+from explorer.zoo.images import normalise, read_picture, read_pictures
+
+CARD = Card("net", 32, CIFAR10_MEAN, CIFAR10_STD, CLASSES)
+PETS = Card("pets", 16, (0.5,) * 3, (0.5,) * 3, ("cat", "dog"))
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (20, 30), colour: object = None, kind: str = "PNG") -> bytes:
+    """Return the content of a picture file."""
+    out = io.BytesIO()
+    default = {"RGB": (200, 100, 50), "RGBA": (200, 100, 50, 0), "L": 90, "LA": (90, 0), "P": 3, "1": 1, "I;16": 40_000}
+    Image.new(mode, size, default[mode] if colour is None else colour).save(out, kind)
+    return out.getvalue()
+
+
+def class_folders(root: Path, counts: dict[str, int]) -> Path:
+    """Write folders of pictures, each of its own grey."""
+    for c, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            (root / name / f"{i:03}.png").write_bytes(picture(colour=(50 * c, i, 0)))
+    return root
+
+
+def test_embedded_evaluation_is_the_start_of_the_test_set():
+    images = embedded("evaluation")
+    assert images.images.shape == (2000, 32, 32, 3)
+    assert images.images.dtype == np.uint8
+    assert images.labels[0] == 3
+    assert tuple(images.images[0, 0, 0]) == (158, 112, 49)
+    assert images.classes == CLASSES
+
+
+def test_embedded_calibration_is_class_balanced_and_not_in_evaluation():
+    calibration, evaluation = embedded("calibration"), embedded("evaluation")
+    assert sorted(set(np.bincount(calibration.labels))) == [51, 52]
+    seen = {image.tobytes() for image in evaluation.images}
+    assert len(calibration) == 512
+    assert not any(image.tobytes() in seen for image in calibration.images)
+
+
+@pytest.mark.parametrize("part", ["evaluation", "calibration"])
+def test_a_damaged_sheet_is_noticed(tmp_path, part):
+    for file in ("cifar10.json", "cifar10-evaluation.png", "cifar10-calibration.png"):
+        shutil.copy(ASSETS / file, tmp_path / file)
+    sheet = tmp_path / f"cifar10-{part}.png"
+    damaged = bytearray(sheet.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    sheet.write_bytes(bytes(damaged))
+    with pytest.raises(AssetError, match="damaged.*git checkout"):
+        embedded(part, tmp_path)
+    sheet.unlink()
+    with pytest.raises(AssetError, match="missing.*git checkout"):
+        embedded(part, tmp_path)
+
+
+def test_a_broken_index_is_noticed(tmp_path):
+    (tmp_path / "cifar10.json").write_text("{")
+    with pytest.raises(AssetError, match="cifar10.json"):
+        embedded(assets=tmp_path)
+
+
+def test_a_part_of_a_set_is_its_beginning():
+    few, more = (load_images(Embedded(), CARD, n) for n in (5, 9))
+    assert np.array_equal(few.images, more.images[:5])
+    assert np.array_equal(few.labels, more.labels[:5])
+    assert len(load_images(Embedded(), CARD, 99_999)) == 2000
+
+
+@pytest.mark.parametrize("n", [0, -3])
+def test_no_images_are_not_enough(n):
+    with pytest.raises(DataError, match=f"at least 1, got {n}"):
+        load_images(Embedded(), CARD, n)
+
+
+def test_more_images_than_fit_are_refused():
+    with pytest.raises(DataError, match="at most"):
+        load_images(Embedded(), CARD, 10**8)
+
+
+def test_normalised_pixels_follow_the_card():
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    x = normalise(images, CARD)
+    assert x.shape == (4, 3, 32, 32)
+    assert x.dtype == torch.float32
+    for c in range(3):
+        expected = (images[2, 5, 7, c] / 255 - CIFAR10_MEAN[c]) / CIFAR10_STD[c]
+        assert float(x[2, c, 5, 7]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_one_channel_network_gets_the_luminance():
+    card = Card("grey", 32, (0.0,), (1.0,), CLASSES)
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    images[..., 1] = 255
+    assert normalise(images, card).shape == (1, 1, 32, 32)
+    assert float(normalise(images, card).mean()) == pytest.approx(0.587, rel=1e-5)
+
+
+def test_images_of_another_size_are_not_normalised():
+    with pytest.raises(DataError, match=r"\[N, 32, 32, 3\]"):
+        normalise(np.zeros((1, 28, 28, 3), np.uint8), CARD)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("RGB", (200, 100, 50)), ("RGBA", (255, 255, 255)), ("L", (90,) * 3), ("LA", (255,) * 3), ("1", (255,) * 3)],
+)
+def test_every_pixel_type_becomes_rgb(mode, expected):
+    image = read_picture(picture(mode), CARD)
+    assert image.shape == (32, 32, 3)
+    assert tuple(image[16, 16]) == expected
+
+
+def test_sixteen_bit_grey_keeps_its_brightness():
+    assert tuple(read_picture(picture("I;16"), CARD)[0, 0]) == (40_000 >> 8,) * 3
+
+
+def test_a_palette_becomes_its_colours():
+    image = Image.new("RGB", (32, 32), (0, 160, 240)).convert("P", palette=Image.Palette.ADAPTIVE)
+    out = io.BytesIO()
+    image.save(out, "GIF")
+    assert tuple(read_picture(out.getvalue(), CARD)[3, 3]) == (0, 160, 240)
+
+
+def test_a_sideways_photograph_is_turned_upright():
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:, :16] = 255
+    out = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(out, "PNG", exif=exif)
+    image = read_picture(out.getvalue(), CARD)
+    assert image[:16].min() == 255
+    assert image[16:].max() == 0
+
+
+def test_a_picture_of_the_right_size_is_untouched():
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    assert np.array_equal(read_picture(out.getvalue(), CARD), pixels)
+
+
+def test_the_centre_is_cropped():
+    pixels = np.zeros((32, 96, 3), np.uint8)
+    pixels[:, 32:64] = 255
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    assert read_picture(out.getvalue(), CARD).min() == 255
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a picture", picture()[:60], picture(kind="JPEG")[:200]], ids=["empty", "text", "png", "jpeg"]
+)
+def test_a_broken_picture_is_named(content):
+    with pytest.raises(DataError, match=r"cat\.png: not a readable picture.*PNG or JPEG"):
+        read_pictures([("cat.png", content)], CARD)
+
+
+def test_a_picture_bomb_is_refused():
+    content = bytearray(picture("1", (8, 8)))
+    content[16:24] = (60_000).to_bytes(4, "big") * 2
+    with pytest.raises(DataError, match="big.png"):
+        read_pictures([("big.png", bytes(content))], CARD)
+
+
+def test_a_strip_is_refused():
+    with pytest.raises(DataError, match="strip"):
+        read_picture(picture(size=(4000, 1)), CARD)
+
+
+def test_loose_pictures_have_no_labels(tmp_path):
+    for name in ("b.png", "a.jpg", "notes.txt"):
+        (tmp_path / name).write_bytes(picture())
+    source = data_source(str(tmp_path))
+    assert source == LoosePictures(str(tmp_path))
+    images = load_images(source, CARD)
+    assert len(images) == 2
+    assert images.labels is None
+
+
+def test_class_folders_are_read_in_the_networks_order(tmp_path):
+    root = class_folders(tmp_path, {"dog": 8, "cat": 12})
+    source = data_source(str(root))
+    assert source == ClassFolders(str(root))
+    images = load_images(source, PETS, 6)
+    assert images.images.shape == (6, 16, 16, 3)
+    assert np.bincount(images.labels).tolist() == [3, 3]
+    assert all(image[0, 0, 0] == (0 if label == 1 else 50) for image, label in zip(images.images, images.labels))
+
+
+def test_the_two_parts_of_class_folders_share_no_image(tmp_path):
+    source = data_source(str(class_folders(tmp_path, {"cat": 9, "dog": 7})))
+    parts = [load_images(source, PETS, part=part) for part in ("evaluation", "calibration")]
+    first, second = ({tuple(image[0, 0]) for image in part.images} for part in parts)
+    assert len(first) + len(second) == 16
+    assert not first & second
+
+
+def test_train_and_val_folders_are_the_parts(tmp_path):
+    class_folders(tmp_path / "train", {"cat": 3, "dog": 3})
+    class_folders(tmp_path / "val", {"cat": 2, "dog": 2})
+    source = data_source(str(tmp_path))
+    assert len(load_images(source, PETS, part="calibration")) == 6
+    assert len(load_images(source, PETS)) == 4
+
+
+def test_a_broken_picture_in_a_folder_is_named(tmp_path):
+    root = class_folders(tmp_path, {"cat": 2, "dog": 2})
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"\x89PNG damaged")
+    with pytest.raises(DataError, match=r"(cat|dog).00\d\.png: not a readable picture"):
+        load_images(ClassFolders(str(root)), PETS)
+
+
+def test_unusable_folders_say_what_to_do(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        data_source(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="empty"):
+        data_source(str(tmp_path))
+    (tmp_path / "readme.txt").write_text("hello")
+    with pytest.raises(DataError, match="no picture and no class folder"):
+        data_source(str(tmp_path))
+    with pytest.raises(DataError, match="no labels.*one folder per class"):
+        load_images(ClassFolders(str(tmp_path)), PETS)
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(DataError, match="hold no picture"):
+        load_images(data_source(str(tmp_path)), PETS)
+
+
+def test_classes_are_matched_by_name_number_or_position():
+    card = Card("net", 32, (0.5,) * 3, (0.5,) * 3, ("ant", "bee", "Cat"))
+    assert to_outputs(("cat", "ant"), card, "d").tolist() == [2, 0]
+    assert to_outputs(("0", "2"), card, "d").tolist() == [0, 2]
+    assert to_outputs(("x", "y", "z"), card, "d").tolist() == [0, 1, 2]
+    with pytest.raises(DataError, match=r"its 2 classes \(x, y\) are not the 3"):
+        to_outputs(("x", "y"), card, "d")
+
+
+def test_numbered_folders_sort_as_numbers():
+    card = Card("net", 32, (0.5,) * 3, (0.5,) * 3, tuple(f"class {i}" for i in range(12)))
+    names = tuple(sorted(map(str, range(12))))
+    assert to_outputs(names, card, "d").tolist() == [int(name) for name in names]
+
+
+def cifar_root(root: Path) -> Path:
+    """Write a CIFAR-10 in torchvision's layout, but of 20 images a file and without its checksums."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        pixels = rng.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
+        pixels[0, :, 0, 0] = (158, 112, 49)
+        labels = [3, *range(10), *range(9)]
+        (folder / name).write_bytes(pickle.dumps({"data": pixels.reshape(20, -1), "labels": labels}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list(CLASSES)}))
+    return root
+
+
+def test_the_users_own_cifar10_is_read_through_torchvision(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    source = data_source(str(cifar_root(tmp_path)))
+    assert source == Cifar10Root(str(tmp_path))
+    images = load_images(source, CARD, 7)
+    assert tuple(images.images[0, 0, 0]) == (158, 112, 49)
+    assert images.labels.tolist() == [3, 0, 1, 2, 3, 4, 5]
+    assert len(load_images(source, CARD, 30, "calibration")) == 30
+
+
+def test_an_incomplete_cifar10_says_so(tmp_path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(DataError, match="incomplete or damaged.*Unpack it again"):
+        load_images(data_source(str(tmp_path)), CARD)
+
+
+def test_sheets_of_another_data_set_are_refused(tmp_path):
+    Image.new("RGB", (1024, 3)).save(tmp_path / "test_batch.png")
+    (tmp_path / "test_lables.json").write_text(json.dumps([1, 2, 3]))
+    with pytest.raises(DataError, match="not CIFAR-10's"):
+        load_images(data_source(str(tmp_path)), CARD)
+
+
+def test_a_balanced_choice_is_balanced_seeded_and_without_repeats():
+    labels = np.random.default_rng(0).integers(0, 10, 5000)
+    chosen = balanced_choice(labels, 512, seed=1)
+    assert len(np.unique(chosen)) == 512
+    assert sorted(set(np.bincount(labels[chosen]))) == [51, 52]
+    assert np.array_equal(chosen, balanced_choice(labels, 512, seed=1))
+    assert not np.array_equal(chosen, balanced_choice(labels, 512, seed=2))
