@@ -1,0 +1,1 @@
+"""Convert a trained ReLU network into a spiking one, and see what happens. [Bu2022]"""

@@ -1,0 +1,153 @@
+"""What a simulation says about the conversion: accuracy, errors by cause, one neuron's story."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from explorer.engine.chunk import ChunkRun
+from explorer.engine.convert import SpikingNetwork
+from explorer.engine.errors import SpecError
+from explorer.engine.result import Simulation
+from explorer.engine.specs import Record, SimulationSpec, check_steps
+from explorer.engine.store import SpikeStore
+
+Z_95 = 1.959963984540054
+
+
+def top1_curve(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the share of images whose largest score is the label's, after each step: [T, B, K], [B] -> float64 [T]."""
+    return (logits.argmax(-1) == labels).double().mean(1)
+
+
+def wilson(hits: float, n: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a share of hits among n trials.
+
+    Raises:
+        SpecError: there is no trial.
+    """
+    if n < 1:
+        raise SpecError("interval: at least 1 image, got 0. Simulate some images first.")
+    p, z2 = hits / n, Z_95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 / (1 + z2 / n) * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def decode(n: Tensor, theta: Tensor | float, T: int) -> Tensor:
+    """Return the activation that n spikes in T steps stand for: a_hat = theta n / T. [Bu2022]
+
+    Raises:
+        SpecError: T < 1.
+    """
+    check_steps(T)
+    return theta * n / T
+
+
+def staircase(x: Tensor, theta: Tensor | float, T: int, v_init: Tensor | float) -> Tensor:
+    """Return the decoded activation of a neuron whose input is x in every step.
+
+    a_hat = theta / T clip(floor(T x / theta + v_init), 0, T), in activation units. [Bu2022]
+
+    Raises:
+        SpecError: T < 1.
+    """
+    check_steps(T)
+    return theta * torch.floor(T * x / theta + v_init).clamp(0, T) / T
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorParts:
+    """a_hat - a of one site, split by cause; all float64 [B, *site], activation units.
+
+    clipping: a lies above theta. inherited: the mean input differs from the ANN's. quantisation: the staircase at the
+    true mean input. unevenness: what the order of the arriving spikes adds. The four add up to `total`.
+    """
+
+    a: Tensor
+    a_hat: Tensor
+    clipping: Tensor
+    inherited: Tensor
+    quantisation: Tensor
+    unevenness: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The whole error, decoded minus ANN activation."""
+        return self.a_hat - self.a
+
+
+def error_parts(
+    snn: SpikingNetwork, images: Tensor, sim: Simulation, sites: tuple[str, ...] | None = None
+) -> dict[str, ErrorParts]:
+    """Split every neuron's conversion error by cause.
+
+    The mean input comes from the charge, not from a recording: v(0) + T x = theta n + v(T). The simulation must hold
+    counts and final potentials of the same images.
+
+    Raises:
+        SpecError: it does not.
+    """
+    names = tuple(sim.counts) if sites is None else sites
+    if not names or any(name not in sim.counts or name not in sim.v_end for name in names):
+        raise SpecError("errors need spike counts and final potentials. Simulate with Record(counts=True, v_end=True).")
+    if sim.images != len(images):
+        raise SpecError(f"errors: {sim.images} images were simulated, {len(images)} given. Give the same images.")
+    activations = snn.network.activations(images, names)
+    keys = ChunkRun.keys_of(images)
+    result = {}
+    for name in names:
+        theta = snn.theta[name].double()[None]
+        start = snn.initial_potential(snn.network.site(name), keys).double()
+        n, a = sim.counts[name].double(), activations[name].double()
+        a_hat = theta * n / sim.T
+        x = (theta * n + sim.v_end[name].double() - start) / sim.T
+        clipped, arrived = torch.minimum(a, theta), torch.minimum(x.clamp(min=0), theta)
+        stairs = staircase(x, theta, sim.T, start / theta)
+        result[name] = ErrorParts(a, a_hat, clipped - a, arrived - clipped, stairs - arrived, a_hat - stairs)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronTrace:
+    """One neuron over T steps.
+
+    x: input current, v_before: potential before the reset, v: after it, all float32 [T], activation units; z: uint8 [T];
+    theta, v0, a (the ANN's activation): activation units.
+    """
+
+    x: Tensor
+    v_before: Tensor
+    v: Tensor
+    z: Tensor
+    theta: float
+    v0: float
+    a: float
+
+
+def neuron_trace(
+    snn: SpikingNetwork, image: Tensor, site: str, neuron: int, T: int, store: SpikeStore | None = None
+) -> NeuronTrace:
+    """Return one neuron's potentials, current and spikes for one image [1, C, H, W].
+
+    Only the layers that the neuron's site depends on are computed, and only as far as the store does not hold them.
+
+    Raises:
+        SpecError: no such site or neuron, or not exactly one image.
+    """
+    if len(image) != 1:
+        raise SpecError(f"trace: exactly 1 image, got {len(image)}. Pick one.")
+    where = snn.network.site(site)
+    if not 0 <= neuron < where.neurons:
+        raise SpecError(f"{site}: neurons count from 0 to {where.neurons - 1}, got {neuron}.")
+    snn.network.check_images(image)
+    spec = SimulationSpec(T=T, record=Record(counts=False, v_end=False))
+    run = ChunkRun(snn, image.detach().float().cpu().contiguous(), spec, store, None)
+    x, v, z = (value[:, 0, 0] for value in run.traces(site, torch.tensor([neuron])))
+    shape = where.shape
+    theta = float(torch.broadcast_to(snn.theta[site], shape).reshape(-1)[neuron])
+    start = torch.broadcast_to(snn.initial_potential(where, run.image_keys)[0], shape).reshape(-1)[neuron]
+    a = float(snn.network.activations(image, [site])[site].reshape(-1)[neuron])
+    return NeuronTrace(x, v + theta * z, v, z, theta, float(start), a)

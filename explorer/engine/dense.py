@@ -1,0 +1,114 @@
+"""Segments as traced, on values of all steps at once: [T*B, ...] in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from explorer.engine.graph import Network
+
+
+class StaticValues:
+    """Values that depend on the image but on no spike: the same in every step, computed once.
+
+    They are computed in float64 and rounded, so that they do not depend on the batch or the number of threads.
+    """
+
+    def __init__(self, network: Network, images: Tensor) -> None:
+        self.network, self.images = network, images
+        self._values: dict[str, Any] = {}
+
+    def __call__(self, node: fx.Node) -> Any:
+        """Return a node's value for all images, in float64."""
+        if node.name not in self._values:
+            match self.network.kinds[node.name]:
+                case "input":
+                    value: Any = self.images.double()
+                case _ if node.op == "get_attr":
+                    value = _double(attribute(self.network, node))
+                case _:
+                    args, kwargs = fx.map_arg((node.args, node.kwargs), self)
+                    value = call(self.network, node, args, kwargs, double=True)
+            self._values[node.name] = value
+        return self._values[node.name]
+
+
+class TimedValues:
+    """Values that change in time, for the steps of one block."""
+
+    def __init__(
+        self,
+        network: Network,
+        static: StaticValues,
+        static_names: frozenset[str],
+        spikes: Callable[[str], Tensor],
+        spiking: Callable[[str], bool],
+        T: int,
+        pool_state: dict[str, Tensor],
+    ) -> None:
+        self.network, self.static, self.static_names = network, static, static_names
+        self.spikes, self.spiking, self.T, self.pool_state = spikes, spiking, T, pool_state
+        self._values: dict[str, Any] = {}
+
+    def __call__(self, node: fx.Node) -> Any:
+        """Return a node's value [T*B, ...], float32; values with several readers are kept."""
+        if node.name in self._values:
+            return self._values[node.name]
+        value = self._compute(node)
+        if len(node.users) > 1:
+            self._values[node.name] = value
+        return value
+
+    def _compute(self, node: fx.Node) -> Any:
+        if self.spiking(node.name):
+            return self.spikes(node.name)
+        if node.name in self.static_names:
+            value = self.static(node)
+            if isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(self.static.images):
+                return value.float().repeat(self.T, *(1,) * (value.ndim - 1))
+        if node.op == "get_attr":
+            return attribute(self.network, node)
+        if self.network.kinds[node.name] == "max_pool":
+            return self._pool_of_sums(node)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self)
+        return call(self.network, node, args, kwargs)
+
+    def _pool_of_sums(self, node: fx.Node) -> Tensor:
+        """Return maxpool(X(t)) - maxpool(X(t-1)), X the sum of the input so far."""
+        x = self(node.args[0])
+        sums = x.reshape(self.T, -1, *x.shape[1:]).cumsum(0)
+        args, kwargs = fx.map_arg((node.args[1:], node.kwargs), self)
+        pooled = call(self.network, node, (sums.flatten(0, 1), *args), kwargs)
+        pooled = pooled.reshape(self.T, -1, *pooled.shape[1:])
+        return torch.diff(pooled, dim=0, prepend=torch.zeros_like(pooled[:1])).flatten(0, 1)
+
+
+def attribute(network: Network, node: fx.Node) -> Any:
+    """Return the tensor that a get_attr node names."""
+    value: Any = network.graph_module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _double(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+@torch.no_grad()
+def call(network: Network, node: fx.Node, args: Any, kwargs: Any, double: bool = False) -> Any:
+    """Run one node on given arguments, its module in float64 if asked."""
+    match node.op:
+        case "call_module":
+            module = network.graph_module.get_submodule(str(node.target))
+            if double and any(True for _ in module.parameters()):
+                state = {k: _double(v) for k, v in module.state_dict().items()}
+                return torch.func.functional_call(module, state, args, kwargs)
+            return module(*args, **kwargs)
+        case "call_function":
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+        case _:
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
