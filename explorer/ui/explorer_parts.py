@@ -1,0 +1,210 @@
+"""The parts of the Explorer page, top to bottom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import streamlit as st
+
+from explorer.plots import accuracy, membrane, rates
+from explorer.ui import cache, frame, state
+from explorer.ui.components import chart
+from explorer.ui.results import EDGES_A, Result, rate_edges, wilson
+from explorer.ui.runner import Job
+from explorer.ui.settings import BY_NAME, PRESETS, Settings
+
+
+def picture(pixels: np.ndarray, width: int = 150) -> None:
+    """Show a small image without blurring its pixels."""
+    factor = max(1, round(width / pixels.shape[1]))
+    st.image(np.repeat(np.repeat(pixels, factor, 0), factor, 1), width=width)
+
+
+def image_and_scores(view: frame.View) -> None:
+    """Draw the image, the classes both networks choose, and all class scores."""
+    look, T = view.look, view.settings.T
+    left, right = st.columns([1, 3])
+    with left:
+        field = BY_NAME["image"]
+        st.number_input("Image number", 0, 9999, key=state.key("image"), help=field.help, persist_state="session")
+        picture(look.picture)
+        if look.label is not None:
+            st.caption(f"True class: **{look.classes[look.label]}**")
+        for name, scores in (("ANN", look.ann), (f"SNN, T = {T}", look.snn[-1])):
+            best = int(scores.argmax())
+            mark = "" if look.label is None else (" :material/check:" if best == look.label else " :material/close:")
+            st.markdown(f"{name}: **{look.classes[best]}**{mark}")
+    with right:
+        shown = np.argsort(-look.ann)[:10] if len(look.ann) > 10 else np.arange(len(look.ann))
+        label = None if look.label is None or look.label not in shown else int(np.flatnonzero(shown == look.label)[0])
+        figure = membrane.scores_figure([look.classes[i] for i in shown], look.ann[shown], look.snn[-1][shown], label)
+        chart(figure, "scores", f"Class scores of ANN and SNN after {T} steps; the SNN says "
+                                f"{look.classes[int(look.snn[-1].argmax())]}.")
+
+
+def neuron(view: frame.View) -> None:
+    """Draw the choice of a neuron and its membrane trace."""
+    settings, look = view.settings, view.look
+    st.subheader("One neuron's membrane")
+    columns = st.columns([3, 1, 1, 1])
+    field = BY_NAME["layer"]
+    columns[0].selectbox(field.label, list(look.shapes), key=state.key("layer"), help=field.help, persist_state="session")
+    shape = look.shapes[settings.layer]
+    for column, name, size in zip(columns[1:], ("channel", "row", "column"), (*shape, 1, 1)[:3], strict=False):
+        column.number_input(BY_NAME[name].label, 0, max(size - 1, 0), key=state.key(name), help=BY_NAME[name].help,
+                            persist_state="session", disabled=size <= 1)
+    trace = cache.trace(replace(settings, images=16), "v(t)", frame.neuron_index(settings, look))
+    chart(membrane.membrane_figure([trace]), "membrane",
+          f"Membrane potential over {settings.T} steps; {int(trace.z.sum())} spikes.")
+    n = int(trace.z.sum())
+    st.caption(f"{n} spikes in T = {settings.T} steps: â = θ n / T = {trace.theta:.4g} × {n} / {settings.T} = "
+               f"**{trace.theta * n / settings.T:.4g}**; the ANN says a = **{trace.a:.4g}**. "
+               f"v(0) = {trace.v0:.4g} activation units. Image {settings.image}, {look.device}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """The runs this page shows: yours first, then the two references, then pins; names run alongside."""
+
+    wanted: list[Settings]
+    names: list[str]
+
+    def ask(self) -> list[Job]:
+        """Return the jobs, in order, asking for them."""
+        return cache.runner().want(frame.owner(), self.wanted)
+
+
+def runs(view: frame.View) -> Runs:
+    """Return yours, zero start, half start (unless they are yours) and the pinned settings."""
+    yours = view.settings.look()
+    named: dict[Settings, str] = {yours: "yours"}
+    for name, preset in PRESETS.items():
+        other = preset(yours)
+        v_init = "0" if name == "Zero start" else "1/2"
+        named[other] = f"yours: v_init = {v_init}" if other == yours else f"v_init = {v_init}"
+    for pin in state.pins():
+        named.setdefault(replace(pin, images=yours.images, device=yours.device), f"pin: {pin.describe()}, T = {pin.T}")
+    return Runs(list(named), list(named.values()))
+
+
+def as_curve(name: str, result: Result) -> accuracy.Curve:
+    """Return a run's accuracy with its interval, ready to draw; agreement with the ANN where there are no labels."""
+    hits = result.hits if result.labelled else result.agree
+    low, high = wilson(hits, result.images)
+    return accuracy.Curve(name, hits / max(result.images, 1), low, high, result.images)
+
+
+def curves(view: frame.View, asked: Runs) -> None:
+    """Draw accuracy against T; refined while images come in."""
+    jobs = asked.ask()
+    st.subheader("Accuracy against time-steps")
+    mine = jobs[0].result
+    if mine.images:
+        hits = mine.hits if mine.labelled else mine.agree
+        low, high = wilson(hits[-1:], mine.images)
+        columns = st.columns(4)
+        columns[0].metric("SNN top-1" if mine.labelled else "SNN agrees with ANN", f"{100 * hits[-1] / mine.images:.1f} %",
+                          help=f"95 % interval: {100 * low[0]:.1f} to {100 * high[0]:.1f} %")
+        columns[1].metric("ANN top-1", f"{100 * mine.ann_top1:.1f} %" if mine.labelled else "no labels")
+        columns[2].metric("Images so far", f"{mine.images} of {jobs[0].goal}")
+        columns[3].metric("Spikes per neuron", f"{mine.spikes_per_neuron:.2f}", help=f"mean over all sites, in T = {mine.T} steps")
+    shown = [as_curve(name, job.result) for name, job in zip(asked.names, jobs, strict=True) if job.result.images]
+    figure = accuracy.accuracy_figure(shown, mine.ann_top1 if mine.images and mine.labelled else None)
+    value = f"{100 * shown[0].top1[-1]:.1f} % for yours" if shown else "first images are being simulated"
+    chart(figure, "accuracy", f"Accuracy against time-steps with 95 % intervals: {value}.")
+    frame.assumptions(view.settings, jobs)
+    histogram(view, mine)
+
+
+def histogram(view: frame.View, mine: Result) -> None:
+    """Draw decoded rate against activation for the chosen layer, and the error per layer."""
+    sums = mine.sites.get(view.settings.layer)
+    if sums is None:
+        st.caption("Rates and errors appear with the first images.")
+        return
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Rate against activation")
+        v_init = view.settings.site(view.settings.layer)[1]
+        v_init = view.settings.v_init if v_init is None and view.settings.start == "constant" else v_init
+        chart(rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(mine.T), mine.T, v_init), "histogram",
+              f"Decoded rate against activation in {view.settings.layer}.")
+        st.caption(f"{view.settings.layer}, {mine.error_images} images: mean error {100 * sums.mean:+.2f} % of θ, root mean "
+                   f"square {100 * sums.mean_square ** 0.5:.2f} % of θ. Neurons silent in both networks are not drawn.")
+    with right:
+        st.subheader("Error per layer")
+        names = list(mine.sites)
+        rms = np.array([mine.sites[name].mean_square ** 0.5 for name in names])
+        mean = np.array([mine.sites[name].mean for name in names])
+        chart(rates.layer_error_figure(names, rms, mean, view.settings.layer), "layer_error",
+              f"Error per layer; the largest is in {names[int(rms.argmax())]}. Click a bar to choose the layer.",
+              on_click=lambda point: state.change(layer=str(point["custom"]), channel=0, row=0, column=0))
+        st.caption(f"â − a in per cent of each layer's threshold, {mine.error_images} images. Click a bar to choose its layer.")
+
+
+def layers(view: frame.View, asked: Runs) -> None:
+    """Draw the table of layers; scale and v_init are edited in place."""
+    import pandas as pd
+
+    settings, result = view.settings, asked.ask()[0].result
+    st.subheader("Thresholds and potentials, layer by layer")
+    names = list(view.look.shapes)
+    calibrated = [float(np.mean(view.look.theta[name])) / (_effective(settings, name)[0]) for name in names]
+    table = pd.DataFrame({
+        "layer": names, "threshold": calibrated, "scale": [_effective(settings, name)[0] for name in names],
+        "v_init": [settings.site(name)[1] if settings.site(name)[1] is not None else settings.v_init for name in names],
+        "rate": [result.rate(name) if result.images else None for name in names],
+        "error": [100 * result.sites[name].mean_square ** 0.5 if name in result.sites else None for name in names],
+    })
+    key = f"layers_{hash((settings.sites, settings.scale, settings.v_init, settings.network)) & 0xFFFFFF:x}" \
+          f"_{st.session_state.get('table_version', 0)}"
+    number = st.column_config.NumberColumn
+    st.data_editor(
+        table, key=key, hide_index=True, width="stretch", disabled=["layer", "threshold", "rate", "error"],
+        on_change=_edited, args=(key, tuple(names)), height=min(38 * (len(names) + 1), 420),
+        column_config={
+            "threshold": number("θ as calibrated (activation units)", format="%.4g", help="Mean over channels."),
+            "scale": number("scale", format="%.3g", step=0.01, help="θ = scale × calibrated θ. Edit me."),
+            "v_init": number("v_init (share of θ)", format="%.3g", step=0.01, help="v(0) = v_init × θ. Edit me."),
+            "rate": number("rate (spikes per step)", format="%.4f"),
+            "error": number("error, rms (% of θ)", format="%.2f"),
+        })
+    left, middle, right, _ = st.columns([1, 1, 1, 2])
+    left.button("Reset layers", key="reset_layers", disabled=not settings.sites, on_click=lambda: state.change(sites=()))
+    middle.button("Pin this run", key="pin", icon=":material/keep:", on_click=state.pin)
+    right.button("Forget pins", key="unpin", disabled=not state.pins(), on_click=state.unpin)
+
+
+def _effective(settings: Settings, name: str) -> tuple[float, float]:
+    scale, v_init = settings.site(name)
+    return (settings.scale if scale is None else scale), (settings.v_init if v_init is None else v_init)
+
+
+def _edited(key: str, names: tuple[str, ...]) -> None:
+    """Take over edited cells; a value the engine refuses leaves the layer as it was and is explained."""
+    from explorer.engine.specs import SpecError, check_scale, check_v_init
+
+    settings = state.current()
+    for row, cells in st.session_state[key]["edited_rows"].items():
+        name = names[int(row)]
+        scale, v_init = settings.site(name)
+        try:
+            if cells.get("scale") is not None:
+                check_scale(cells["scale"], f"{name}, threshold scale")
+            if cells.get("v_init") is not None:
+                check_v_init(cells["v_init"], f"{name}, v_init")
+        except SpecError as error:
+            state.say(str(error))
+            st.session_state["table_version"] = st.session_state.get("table_version", 0) + 1
+            continue
+        settings = settings.with_site(name, cells.get("scale", scale), cells.get("v_init", v_init))
+    state.change(sites=settings.sites)
+
+
+def export(view: frame.View, asked: Runs) -> None:
+    """Offer the run as a script, its settings and its curve as files."""
+    from explorer.ui import exports
+
+    jobs = asked.ask()
+    exports.buttons(view.settings, {name: job.result for name, job in zip(asked.names, jobs, strict=True)})

@@ -1,0 +1,81 @@
+"""Files to take away: a Python script that reproduces the number on screen, settings as JSON, curves as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+
+import streamlit as st
+
+from explorer.ui.recipes import calibration_spec, conversion_spec, slices
+from explorer.ui.results import Result, wilson
+from explorer.ui.settings import Settings
+
+SCRIPT = '''"""Reproduce: {title}.
+
+Run from the repository's root. Prints the accuracy after {T} steps on {images} images.
+"""
+
+import torch
+
+from explorer.engine import *  # noqa: F403
+from explorer.engine import calibrate, convert, simulate, trace
+from explorer.zoo.data import data_source, load_images
+from explorer.zoo.images import normalise
+from explorer.zoo.registry import load
+
+model, card = load({network!r})
+network = trace(model, card.example())
+source = data_source({source!r})
+calibration_images = load_images(source, card, n=256, part="calibration")
+calibration = calibrate(network, normalise(calibration_images.images, card), {calibration})
+snn = convert(network, calibration, {conversion})
+
+evaluation = load_images(source, card, n=2000).take({images})
+hits = 0
+for begin, end in {slices}:
+    run = simulate(snn, normalise(evaluation.images[begin:end], card), SimulationSpec(T={T}, device={device!r}))  # noqa: F405
+    hits += int((run.logits[-1].argmax(1) == torch.from_numpy(evaluation.labels[begin:end])).sum())
+print(f"top-1 {{hits / len(evaluation.images):.6f}} on {{len(evaluation.images)}} images, T = {T}")
+'''
+
+
+def script(settings: Settings, images: int) -> str:
+    """Return a Python file that reproduces the accuracy on this many images, by the public API alone."""
+    return SCRIPT.format(
+        title=settings.describe().replace('"', "'").replace("\\", "/"), network=settings.network, source=settings.source, T=settings.T,
+        images=images, calibration=repr(calibration_spec(settings)), conversion=repr(conversion_spec(settings)),
+        device=settings.device, slices=slices(images))
+
+
+def curve_csv(results: dict[str, Result]) -> str:
+    """Return accuracy against T as CSV: one line per run and step, shares in 0..1."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["run", "T", "images", "top1", "low95", "high95", "ann_top1"])
+    for name, result in results.items():
+        low, high = wilson(result.hits, result.images)
+        for t in range(result.T if result.images else 0):
+            writer.writerow([name, t + 1, result.images, *(f"{x:.6f}" for x in (result.top1[t], low[t], high[t], result.ann_top1))])
+    return out.getvalue()
+
+
+def settings_json(settings: Settings, results: dict[str, Result]) -> str:
+    """Return settings and main results as JSON."""
+    runs = {name: {"images": r.images, "top1": [round(float(x), 6) for x in r.top1], "ann_top1": r.ann_top1,
+                   "spikes_per_neuron": r.spikes_per_neuron} for name, r in results.items()}
+    return json.dumps({"settings": asdict(settings), "runs": runs}, indent=1)
+
+
+def buttons(settings: Settings, results: dict[str, Result]) -> None:
+    """Draw the download buttons; files are made when they are asked for."""
+    mine = next(iter(results.values()))
+    first, second, third, _ = st.columns([1, 1, 1, 2])
+    first.download_button("Export as script", lambda: script(settings, mine.images), "run.py", "text/x-python", key="export_script",
+                          icon=":material/code:", on_click="ignore", disabled=not mine.images,
+                          help=f"A Python file that reproduces the {mine.images}-image accuracy.")
+    second.download_button("Settings (JSON)", lambda: settings_json(settings, results), "settings.json", "application/json",
+                           key="export_json", on_click="ignore")
+    third.download_button("Curves (CSV)", lambda: curve_csv(results), "accuracy.csv", "text/csv", key="export_csv", on_click="ignore")

@@ -1,0 +1,137 @@
+"""What every page has around its content: title, messages, the last good result, the line of assumptions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from explorer.ui import cache, state
+from explorer.ui.runner import Job
+from explorer.ui.settings import Settings
+
+OWNER = "owner"
+
+
+def top(title: str) -> None:
+    """Draw the page's title and the message left by the last action, if any."""
+    st.title(title)
+    message = st.session_state.get("message")
+    if message:
+        st.warning(message, icon=":material/info:")
+        st.session_state["message"] = None
+
+
+def question(text: str) -> None:
+    """Say which question the page answers."""
+    st.markdown(f":gray[{text}]")
+
+
+def owner() -> str:
+    """Return a name for this visitor in the queue of simulations."""
+    import uuid
+
+    return st.session_state.setdefault(OWNER, uuid.uuid4().hex)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What is on screen: the settings that worked and the image seen through them."""
+
+    settings: Settings
+    look: Any
+
+
+def view() -> View:
+    """Return the present view; where the settings cannot be used, say so and return the last good one.
+
+    Stops the page if nothing ever worked.
+    """
+    settings = state.current()
+    cache.runner().want(owner(), [])
+    try:
+        with st.spinner("Loading the network and simulating one image…"):
+            look = cache.look(_without_neuron(settings))
+    except Exception as error:
+        st.error(_words(error), icon=":material/error:")
+        good = state.last_good()
+        if good is None:
+            st.stop()
+        st.caption(f"Shown below: the last good result ({good.describe()}, T = {good.T}).")
+        return View(good, cache.look(_without_neuron(good)))
+    settings = _with_neuron(settings, look)
+    state.good(settings)
+    return View(settings, look)
+
+
+def _words(error: Exception) -> str:
+    from explorer.engine.errors import ExplorerError
+
+    if isinstance(error, ExplorerError):
+        return str(error)
+    return f"Something in the app failed ({type(error).__name__}: {error}). Change a setting or reset to go on."
+
+
+def _without_neuron(settings: Settings) -> Settings:
+    from dataclasses import replace
+
+    return replace(settings.look(), image=settings.image, images=16)
+
+
+def _with_neuron(settings: Settings, look: Any) -> Settings:
+    """Return settings whose layer and neuron exist: a telling one is chosen where the visitor chose none."""
+    import numpy as np
+
+    names = list(look.shapes)
+    layer, position = settings.layer, (settings.channel, settings.row, settings.column)
+    if layer not in look.shapes:
+        layer = names[len(names) // 2]
+        position = tuple(int(i) for i in np.unravel_index(int(look.a[layer].argmax()), look.shapes[layer]))
+    shape = (*look.shapes[layer], 1, 1)[:3]
+    position = (*position, 0, 0)[:3]
+    channel, row, column = (min(i, n - 1) for i, n in zip(position, shape, strict=True))
+    state.place(layer=layer, channel=channel, row=row, column=column)
+    return state.current()
+
+
+def neuron_index(settings: Settings, look: Any) -> int:
+    """Return the flat index of the chosen neuron in its layer."""
+    import numpy as np
+
+    shape = look.shapes[settings.layer]
+    return int(np.ravel_multi_index((settings.channel, settings.row, settings.column)[: len(shape)], shape))
+
+
+def assumptions(settings: Settings, jobs: list[Job]) -> None:
+    """Draw the line that says on what the numbers rest."""
+    results = [job.result for job in jobs]
+    seen = results[0].images if results else 0
+    running = [job for job in jobs if not job.done]
+    device = next((result.device for result in results if result.device), "")
+    seed = f" · seed {settings.seed}" if settings.start != "constant" else ""
+    status = f":material/sync: refining, {min(job.result.images for job in running)} of {running[0].goal} images" \
+        if running else ":material/check: complete"
+    st.caption(f"{status} · {seen} evaluation images ({settings.source}) · T = {settings.T}{seed} · "
+               f"{settings.describe()} · {device}")
+    for job in jobs:
+        if job.error:
+            st.error(job.error, icon=":material/error:")
+    silent = results[0].silent() if results and seen else []
+    if silent:
+        st.warning(f"No neuron of {', '.join(silent[:3])}{' …' if len(silent) > 3 else ''} fired on any image: "
+                   "lower the threshold scale there, raise v_init, or take more time-steps.", icon=":material/volume_off:")
+
+
+def live(jobs: list[Job], draw) -> None:
+    """Call draw() now and again while the runs refine, without rerunning the rest of the page."""
+    cache.runner().wait(jobs, 0.15)
+    running = any(not job.done for job in jobs)
+
+    def body() -> None:
+        finished = running and all(job.done for job in jobs)
+        draw()
+        if finished:
+            st.rerun()
+
+    st.fragment(body, run_every=0.3 if running else None)()

@@ -1,0 +1,63 @@
+"""The share link: settings as zlib-compressed JSON in base64url, in one query parameter.
+
+A link comes from a stranger, so its length and its unpacked size are capped and every value is put into range.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import zlib
+from typing import Any
+
+from explorer.ui.settings import Settings, changes, clamp
+
+PARAMETER = "view"
+MAX_CHARACTERS = 6_000
+MAX_BYTES = 200_000
+
+
+class LinkError(ValueError):
+    """The link cannot be read; the message is for the visitor."""
+
+
+def encode(settings: Settings, extra: dict[str, Any] | None = None) -> str:
+    """Return the value of the query parameter for these settings; only what differs from the defaults is written."""
+    content = changes(settings) | ({"extra": extra} if extra else {})
+    packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
+    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def _unpack(text: str) -> dict[str, Any]:
+    if len(text) > MAX_CHARACTERS:
+        raise LinkError(f"The link is too long ({len(text)} characters, at most {MAX_CHARACTERS}).")
+    try:
+        packed = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        inflate = zlib.decompressobj()
+        raw = inflate.decompress(packed, MAX_BYTES)
+        if inflate.unconsumed_tail or not inflate.eof:
+            raise LinkError("The link does not end where it should or unpacks to too much.")
+        content = json.loads(raw)
+    except (binascii.Error, zlib.error, UnicodeError, ValueError, RecursionError) as error:
+        if isinstance(error, LinkError):
+            raise
+        raise LinkError("The link is damaged: it was probably cut when it was copied.") from None
+    if not isinstance(content, dict):
+        raise LinkError("The link does not hold settings.")
+    return content
+
+
+def decode(text: str) -> Settings:
+    """Return the settings a link holds, every value in its range.
+
+    Raises:
+        LinkError: the text is too long, damaged or not ours.
+    """
+    return clamp(_unpack(text))
+
+
+def decode_extra(text: str) -> dict[str, Any]:
+    """Return what the link holds besides settings (the page, the lesson); empty if nothing."""
+    extra = _unpack(text).get("extra")
+    return extra if isinstance(extra, dict) else {}

@@ -1,0 +1,174 @@
+"""The one table of settings: it drives widgets, clamping, the share link, presets and the exported script.
+
+`Settings` is frozen and hashable: together with the images it names, it is the recipe of every number on screen.
+This module knows neither Streamlit nor torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+RULES = {
+    "percentile": "Percentile of the activations",
+    "max": "Largest activation",
+    "clip": "Trained clip",
+    "mse": "Least squared error at T",
+}
+STARTS = {"constant": "Constant", "uniform": "Uniform random", "gaussian": "Gaussian random"}
+DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "CUDA GPU"}
+PER = {"site": "one per layer", "channel": "one per channel"}
+MAX_SITES = 400
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting: how it is named, what it may be, where it starts, and what to tell the visitor."""
+
+    name: str
+    label: str
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    options: Mapping[str, str] | None = None
+
+    def clamp(self, value: Any) -> Any:
+        """Return the nearest allowed value; the default where there is none (wrong type, not finite)."""
+        if self.options is not None:
+            return value if value in self.options else self.default
+        if isinstance(self.default, str):
+            return value[:300] if isinstance(value, str) else self.default
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return self.default
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        value = min(max(value, low), high)
+        return round(value) if isinstance(self.default, int) else float(value)
+
+
+TABLE = (
+    Field("network", "Network", "resnet20-relu", "The pretrained network that is converted."),
+    Field("source", "Images", "embedded", "'embedded', the folder of a CIFAR-10 copy, or a folder of class folders."),
+    Field("images", "Evaluation images", 256, "Accuracy is measured on this many images, some at a time.", 16, 2000, 16),
+    Field("T", "Time-steps T", 32, "How long every image is shown to the spiking network, in steps.", 1, 256, 1),
+    Field("rule", "Threshold rule", "percentile", "How thresholds come from activations of calibration images.",
+          options=RULES),
+    Field("p", "Percentile", 99.9, "Share of activations (zeros included) that lie below the threshold, in percent.",
+          50.0, 100.0, 0.1),
+    Field("per", "Thresholds", "site", "One threshold for the whole layer, or one for each of its channels.",
+          options=PER),
+    Field("scale", "Threshold scale", 1.0, "Multiplies every calibrated threshold.", 0.1, 3.0, 0.05),
+    Field("start", "Initial potential", "constant", "What v(0) is: the same share of the threshold everywhere, or random.",
+          options=STARTS),
+    Field("v_init", "v_init (share of the threshold)", 0.5,
+          "Initial potential v(0) = v_init × θ. OPI's choice is one half. For random starts: the mean.", -0.5, 1.5, 0.05),
+    Field("spread", "Spread (share of the threshold)", 0.5,
+          "Uniform: half the width of the interval. Gaussian: the standard deviation.", 0.0, 1.0, 0.05),
+    Field("seed", "Seed", 0, "Fixes the random initial potentials.", 0, 9999, 1),
+    Field("device", "Device", "auto", "Where the simulation runs. Automatic takes CUDA if it is there.", options=DEVICES),
+    Field("image", "Image", 0, "Which evaluation image the single-image plots show.", 0, 9999, 1),
+    Field("layer", "Layer", "", "The site (one ReLU call) whose neuron and rates are shown. Empty: chosen for you."),
+    Field("channel", "Channel", 0, "Channel of the neuron.", 0, 4095, 1),
+    Field("row", "Row", 0, "Row of the neuron in its feature map.", 0, 1023, 1),
+    Field("column", "Column", 0, "Column of the neuron in its feature map.", 0, 1023, 1),
+)
+BY_NAME = {field.name: field for field in TABLE}
+SCALE_RANGE, V_INIT_RANGE = (0.05, 4.0), (-1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the screen depends on. sites: (name, scale or None, v_init or None) per changed layer, sorted."""
+
+    network: str = "resnet20-relu"
+    source: str = "embedded"
+    images: int = 256
+    T: int = 32
+    rule: str = "percentile"
+    p: float = 99.9
+    per: str = "site"
+    scale: float = 1.0
+    start: str = "constant"
+    v_init: float = 0.5
+    spread: float = 0.5
+    seed: int = 0
+    device: str = "auto"
+    image: int = 0
+    layer: str = ""
+    channel: int = 0
+    row: int = 0
+    column: int = 0
+    sites: tuple[tuple[str, float | None, float | None], ...] = ()
+
+    def site(self, name: str) -> tuple[float | None, float | None]:
+        """Return (scale, v_init) of one layer; None where it follows the whole network."""
+        return next(((scale, v_init) for site, scale, v_init in self.sites if site == name), (None, None))
+
+    def with_site(self, name: str, scale: float | None, v_init: float | None) -> Settings:
+        """Return a copy in which one layer has these settings."""
+        rest = [entry for entry in self.sites if entry[0] != name]
+        if scale is not None or v_init is not None:
+            rest.append((name, scale, v_init))
+        return replace(self, sites=tuple(sorted(rest, key=lambda entry: entry[0])))
+
+    def look(self) -> Settings:
+        """Return the recipe without what only chooses the single image and neuron: equal looks share a simulation."""
+        return replace(self, image=0, layer="", channel=0, row=0, column=0)
+
+    def describe(self) -> str:
+        """Return one line that names the run: for captions, pins and exports."""
+        rule = {"percentile": f"p{self.p:g}", "max": "max", "clip": "trained clip", "mse": "least squares"}[self.rule]
+        per = " per channel" if self.per == "channel" and self.rule != "clip" else ""
+        v_init = {"constant": f"v_init {self.v_init:g}"}.get(
+            self.start, f"{self.start} v_init {self.v_init:g} ± {self.spread:g}, seed {self.seed}")
+        scale = "" if self.scale == 1 else f", θ × {self.scale:g}"
+        layers = "" if not self.sites else f", {len(self.sites)} layers changed"
+        return f"{self.network}, {rule}{per}{scale}, {v_init}{layers}"
+
+
+def _clamp_share(value: Any, span: tuple[float, float]) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(min(max(value, span[0]), span[1]))
+
+
+def clamp_sites(raw: Any) -> tuple[tuple[str, float | None, float | None], ...]:
+    """Return per-layer settings with every entry in its range; entries that are no settings are left out."""
+    entries = {}
+    for entry in list(raw)[:MAX_SITES] if isinstance(raw, list | tuple) else ():
+        if isinstance(entry, list | tuple) and len(entry) == 3 and isinstance(entry[0], str):
+            scale, v_init = _clamp_share(entry[1], SCALE_RANGE), _clamp_share(entry[2], V_INIT_RANGE)
+            if scale is not None or v_init is not None:
+                entries[entry[0][:200]] = (entry[0][:200], scale, v_init)
+    return tuple(entries[name] for name in sorted(entries))
+
+
+def clamp(raw: Mapping[str, Any]) -> Settings:
+    """Return settings from untrusted values: unknown names are dropped, the rest is put into range."""
+    known = {field.name: field.clamp(raw.get(field.name, field.default)) for field in TABLE}
+    return Settings(**known, sites=clamp_sites(raw.get("sites", ())))
+
+
+def changes(settings: Settings) -> dict[str, Any]:
+    """Return what differs from the defaults, as plain JSON values."""
+    plain, default = asdict(settings), asdict(Settings())
+    return {name: value for name, value in plain.items() if value != default[name]}
+
+
+def zero_start(settings: Settings) -> Settings:
+    """The usual conversion before OPI: every potential starts at zero."""
+    return replace(settings, start="constant", v_init=0.0, scale=1.0, sites=())
+
+
+def opi(settings: Settings) -> Settings:
+    """OPI: every potential starts at half its threshold. [Bu2022]"""
+    return replace(settings, start="constant", v_init=0.5, scale=1.0, sites=())
+
+
+PRESETS = {"Zero start": zero_start, "OPI, half threshold": opi}
+
+assert [field.name for field in TABLE] == [field.name for field in fields(Settings)][:-1]

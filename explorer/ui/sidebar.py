@@ -1,0 +1,84 @@
+"""The controls every page shares; moving any of them simulates anew."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from explorer.ui import cache, link, state, tour
+from explorer.ui.settings import BY_NAME, PRESETS
+
+
+def _slider(name: str) -> None:
+    field = BY_NAME[name]
+    st.slider(field.label, field.low, field.high, step=field.step, key=state.key(name), help=field.help,
+              persist_state="session")
+
+
+def _choice(name: str) -> None:
+    field = BY_NAME[name]
+    options = dict(field.options or {})
+    st.selectbox(field.label, list(options), format_func=options.get, key=state.key(name), help=field.help,
+                 persist_state="session")
+
+
+def draw() -> None:
+    """Draw the sidebar: presets, network and images, conversion, simulation, sharing."""
+    _presets()
+    _network()
+    _slider("T")
+    _thresholds()
+    _potential()
+    with st.expander("Images and device", icon=":material/tune:"):
+        field = BY_NAME["source"]
+        st.text_input(field.label, key=state.key("source"), help=field.help, persist_state="session")
+        _slider("images")
+        _choice("device")
+    _share()
+    tour.draw()
+
+
+def _presets() -> None:
+    columns = st.columns(2)
+    for column, (name, preset) in zip(columns, PRESETS.items(), strict=True):
+        column.button(name, key=f"preset_{name}", width="stretch",
+                      on_click=lambda preset=preset: state.put(preset(state.current())))
+    left, right = st.columns(2)
+    left.button("Undo", icon=":material/undo:", key="undo", on_click=state.undo, width="stretch",
+                disabled=len(st.session_state["history"]) < 2)
+    right.button("Reset", icon=":material/restart_alt:", key="reset", on_click=state.reset, width="stretch")
+
+
+def _network() -> None:
+    field = BY_NAME["network"]
+    names = cache.names()
+    chosen = st.session_state[state.key("network")]
+    if chosen not in names:
+        names = [chosen, *names]
+    st.selectbox(field.label, names, key=state.key("network"), help=field.help, persist_state="session",
+                 on_change=lambda: state.change(sites=(), layer=""))
+
+
+def _thresholds() -> None:
+    _choice("rule")
+    rule = st.session_state[state.key("rule")]
+    if rule == "percentile":
+        _slider("p")
+    if rule != "clip":
+        _choice("per")
+    _slider("scale")
+
+
+def _potential() -> None:
+    _choice("start")
+    _slider("v_init")
+    if st.session_state[state.key("start")] != "constant":
+        _slider("spread")
+        field = BY_NAME["seed"]
+        st.number_input(field.label, int(field.low or 0), int(field.high or 0), key=state.key("seed"), help=field.help,
+                        persist_state="session")
+
+
+def _share() -> None:
+    with st.expander("Share this view", icon=":material/share:"):
+        st.caption("Add this to the address of the app. Whoever opens it sees the same settings.")
+        st.code(f"?{link.PARAMETER}={link.encode(state.current())}", language=None, wrap_lines=True)

@@ -1,0 +1,56 @@
+"""The settings table and the share link: round trip, clamping, hostile links."""
+
+import base64
+import json
+import zlib
+
+import pytest
+
+from explorer.ui import link
+from explorer.ui.settings import PRESETS, TABLE, Settings, changes, clamp
+
+
+def packed(content):
+    return base64.urlsafe_b64encode(zlib.compress(json.dumps(content).encode())).rstrip(b"=").decode()
+
+
+def test_link_round_trip_with_layers():
+    settings = Settings(T=64, v_init=0.25, sites=(("relu", 1.2, None), ("relu_1", None, 0.3)))
+    assert link.decode(link.encode(settings)) == settings
+    assert len(link.encode(settings)) < 200
+
+
+def test_defaults_make_a_short_link():
+    assert changes(Settings()) == {} and len(link.encode(Settings())) < 20
+
+
+@pytest.mark.parametrize(("raw", "name", "expected"), [
+    ({"T": 10_000}, "T", 256), ({"T": 0}, "T", 1), ({"T": "many"}, "T", 32), ({"v_init": float("nan")}, "v_init", 0.5),
+    ({"scale": -3}, "scale", 0.1), ({"rule": "magic"}, "rule", "percentile"), ({"T": True}, "T", 32),
+    ({"sites": [["a", -1, None], ["b", "x", None], 3]}, "sites", (("a", 0.05, None),)),
+])
+def test_values_are_put_into_range(raw, name, expected):
+    assert getattr(clamp(raw), name) == expected
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("!!!", "damaged"), ("AAAA", "damaged"), ("x" * 7000, "too long"), (packed([1]), "does not hold settings"),
+    (packed("a" * 900_000)[:6000], "does not end|damaged|too long"),
+])
+def test_bad_links_are_explained(text, words):
+    with pytest.raises(link.LinkError, match=words):
+        link.decode(text)
+
+
+def test_cut_link_is_explained():
+    with pytest.raises(link.LinkError, match="damaged|does not end"):
+        link.decode(link.encode(Settings(T=7, v_init=0.1))[:-6])
+
+
+def test_presets_and_descriptions():
+    assert PRESETS["Zero start"](Settings(sites=(("a", 2.0, None),))) == Settings(v_init=0.0)
+    assert "p99.9" in Settings().describe() and "seed 3" in Settings(start="uniform", seed=3).describe()
+
+
+def test_every_default_lies_in_its_range():
+    assert all(field.clamp(field.default) == field.default for field in TABLE)
