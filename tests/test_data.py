@@ -28,26 +28,10 @@ from explorer.zoo.data import (
     to_outputs,
 )
 from explorer.zoo.images import normalise, read_picture, read_pictures
+from tests.pictures import class_folders, picture
 
 CARD = Card("net", 32, CIFAR10_MEAN, CIFAR10_STD, CLASSES)
 PETS = Card("pets", 16, (0.5,) * 3, (0.5,) * 3, ("cat", "dog"))
-
-
-def picture(mode: str = "RGB", size: tuple[int, int] = (20, 30), colour: object = None, kind: str = "PNG") -> bytes:
-    """Return the content of a picture file."""
-    out = io.BytesIO()
-    default = {"RGB": (200, 100, 50), "RGBA": (200, 100, 50, 0), "L": 90, "LA": (90, 0), "P": 3, "1": 1, "I;16": 40_000}
-    Image.new(mode, size, default[mode] if colour is None else colour).save(out, kind)
-    return out.getvalue()
-
-
-def class_folders(root: Path, counts: dict[str, int]) -> Path:
-    """Write folders of pictures, each of its own grey."""
-    for c, (name, count) in enumerate(counts.items()):
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            (root / name / f"{i:03}.png").write_bytes(picture(colour=(50 * c, i, 0)))
-    return root
 
 
 def test_embedded_evaluation_is_the_start_of_the_test_set():

@@ -76,6 +76,7 @@ def open_network(source: NetworkSource, assets: Path = ASSETS) -> tuple[nn.Modul
     if path.endswith(".py"):
         net = _from_python(Path(path), factory)
         if source.weights is not None:
+            own_card(net, source, Path(path).name)  # running it once gives lazy layers their shapes
             net = fit_state(net, read_state(Path(source.weights)), Path(source.weights).name)
     elif source.network.endswith(".pt2"):
         _refuse_weights(source, "a whole program")
@@ -112,7 +113,6 @@ def own_card(net: nn.Module, source: NetworkSource, name: str, preset: str = "CI
         mean=source.mean or known.mean,
         std=source.std or known.std,
         classes=names if len(names) >= 2 else ("class 0", "class 1"),
-        parameters=sum(p.numel() for p in net.parameters()),
         recipe={"origin": "the visitor's own"},
     )
     outputs = _try_out(net, card).shape[1]
@@ -120,7 +120,7 @@ def own_card(net: nn.Module, source: NetworkSource, name: str, preset: str = "CI
         raise SpecError(f"classes: {len(source.classes)} names given, but {name} has {outputs} outputs.")
     if len(names) != outputs:
         names = tuple(f"class {i}" for i in range(outputs))
-    return replace(card, classes=names)
+    return replace(card, classes=names, parameters=sum(p.numel() for p in net.parameters()))
 
 
 def _try_out(net: nn.Module, card: Card) -> Tensor:

@@ -55,8 +55,8 @@ class Recipe:
 
 
 RECIPES = {
-    "resnet20-relu": Recipe("resnet20", "relu", cycles=((30, 0.2), (15, 0.1))),
-    "resnet20-clip": Recipe("resnet20", "clip", cycles=((30, 0.2), (15, 0.1))),
+    "resnet20-relu": Recipe("resnet20", "relu", cycles=((30, 0.2), (8, 0.05))),
+    "resnet20-clip": Recipe("resnet20", "clip", cycles=((30, 0.2), (8, 0.05))),
     "vgg16-clip": Recipe(
         "vgg16",
         "clip",

@@ -1,0 +1,253 @@
+"""`python -m explorer`: what it prints, and what it says to bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from explorer.cli import values
+from explorer.cli.main import main
+from explorer.engine import (
+    ConstantStart,
+    GaussianStart,
+    MaxActivation,
+    MinSquaredError,
+    Percentile,
+    SpecError,
+    TrainedClip,
+    UniformStart,
+)
+from tests.pictures import class_folders, picture
+
+ROOT = Path(__file__).resolve().parent.parent
+OWN = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AvgPool2d(4), nn.Conv2d(8, 8, 3), nn.ReLU(),
+        nn.Flatten(), nn.Linear(32, 2),
+    )
+
+def gated():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1152, 2))
+"""
+
+
+@pytest.fixture
+def own(tmp_path) -> list[str]:
+    """The options of a network in a Python file, on pictures of two classes."""
+    (tmp_path / "own.py").write_text(OWN)
+    folders = class_folders(tmp_path / "pets", {"cat": 8, "dog": 8})
+    return [
+        "--network", f"{tmp_path}/own.py:make", "--input-size", "16", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5",
+        "--classes", "cat,dog", "--data", str(folders), "--threads", "2",
+    ]  # fmt: skip
+
+
+def run_json(capsys, *options: str) -> dict:
+    """Run a command and return the one JSON value it prints."""
+    assert main([*options, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_run_prints_one_object(capsys, own):
+    result = run_json(capsys, "run", *own, "--images", "10", "--steps", "6", "--threshold", "max")
+    assert set(result) == {"ann_top1", "top1", "images", "spikes_per_neuron", "seconds", "settings"}
+    assert len(result["top1"]) == 6
+    assert all(0 <= share <= 1 for share in [*result["top1"], result["ann_top1"]])
+    assert result["images"] == 10
+    assert 0 < result["spikes_per_neuron"] <= 6
+    assert result["seconds"] > 0
+    assert result["settings"]["threshold"] == {"rule": "MaxActivation", "per": "site"}
+
+
+def test_run_is_the_same_when_run_again(capsys, own):
+    options = ("run", *own, "--images", "10", "--steps", "5", "--v-init", "uniform:0:1", "--seed", "3")
+    first, second = (run_json(capsys, *options) for _ in range(2))
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--threshold", "percentile:50"),
+        ("--threshold-scale", "0.3"),
+        ("--v-init", "0"),
+        ("--v-init", "gaussian:0.5:0.4"),
+        ("--site", "1:scale=0.2"),
+        ("--site", "1:v_init=1.5"),
+        ("--steps", "3"),
+        ("--images", "4"),
+        ("--mean", "0.1,0.1,0.1"),
+        ("--std", "0.2,0.2,0.2"),
+    ],
+    ids=" ".join,
+)
+def test_every_setting_changes_the_result(capsys, own, change):
+    """The spike count is the finest number printed, so it must move."""
+    base = ["run", *own, "--images", "8", "--steps", "7", "--threshold", "max"]
+    first, second = (run_json(capsys, *options) for options in (base, [*base, *change]))
+    assert first["spikes_per_neuron"] != second["spikes_per_neuron"]
+
+
+def test_run_prints_a_table(capsys, own):
+    assert main(["run", *own, "--images", "10", "--steps", "6"]) == 0
+    out = capsys.readouterr().out
+    for words in ("ANN top-1", "95 % interval", "Percentile(99.9, site)", "spikes per neuron and image", "2 sites"):
+        assert words in out
+
+
+def test_run_with_the_shipped_network_through_a_real_process():
+    command = (
+        "run --network resnet20-relu --images 20 --steps 4 --threshold percentile:99.9 --v-init 0.5 --threads 2 --json"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "explorer", *command.split()], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    result = json.loads(done.stdout)
+    assert result["ann_top1"] > 0.7
+    assert len(result["top1"]) == 4
+
+
+def test_report_lists_every_call(capsys, own):
+    network = own[: own.index("--data")]
+    rows = run_json(capsys, "report", *network)["rows"]
+    assert [row["node"] for row in rows if row["kind"] == "site"] == ["1", "4"]
+    assert main(["report", *network]) == 0
+    assert "2 sites with 2,080 neurons" in capsys.readouterr().out
+
+
+def test_report_names_what_does_not_convert(capsys, own):
+    network = own[: own.index("--data")]
+    network[1] = network[1].replace(":make", ":gated")
+    assert main(["report", *network]) == 1
+    assert "does not convert: 1: SiLU" in capsys.readouterr().out
+    assert main(["run", *network, *own[own.index("--data") :]]) == 2
+    assert "SiLU" in capsys.readouterr().err
+
+
+def test_networks_lists_cards_and_architectures(capsys):
+    listed = run_json(capsys, "networks")
+    assert "torchvision:resnet18" in listed["architectures"]
+    assert all(0.9 < card["top1"] <= 1 for card in listed["networks"])
+    assert main(["networks"]) == 0
+    assert "top-1 %" in capsys.readouterr().out
+
+
+def test_weights_go_onto_an_architecture(capsys, tmp_path):
+    from explorer.zoo.architectures import build
+
+    torch.manual_seed(0)
+    torch.save({"state_dict": build("resnet20-relu").state_dict()}, tmp_path / "net.pth")
+    options = ["--network", "resnet20-relu", "--weights", str(tmp_path / "net.pth"), "--threads", "2"]
+    result = run_json(capsys, "run", *options, "--images", "6", "--steps", "2", "--calibration-images", "6")
+    assert result["settings"]["weights"].endswith("net.pth")
+    assert main(["report", "--network", "vgg16-relu", *options[2:4]]) == 2
+    assert "not the weights of this network" in capsys.readouterr().err
+
+
+BAD = [
+    (["--steps", "0"], "at least 1 time-step, got 0"),
+    (["--steps", "257"], "at most 256 time-steps"),
+    (["--images", "0"], "images: at least 1, got 0"),
+    (["--calibration-images", "-1"], "images: at least 1, got -1"),
+    (["--threshold", "best"], "'best' is no rule. Write max"),
+    (["--threshold", "percentile:101"], "at most 100"),
+    (["--threshold", "percentile:high"], "a number, got 'high'"),
+    (["--threshold", "clip"], "clip"),
+    (["--threshold-scale", "-1"], "threshold scale: finite, above 0"),
+    (["--threshold-scale", "nan"], "threshold scale: finite, above 0"),
+    (["--v-init", "half"], "'half' is no initial potential"),
+    (["--v-init", "7"], "from -1 to 2, got 7"),
+    (["--v-init", "uniform:1:0"], "Swap them"),
+    (["--seed", "-1"], "from 0, got -1"),
+    (["--site", "nowhere:scale=2"], "nowhere: no such site. The network has 1, 4"),
+    (["--site", "1"], "cannot be read"),
+    (["--site", "1:scale=2", "--site", "1:v_init=0"], "given twice"),
+    (["--data", "/no/such/folder"], "there is no such folder"),
+    (["--mean", "1,2"], "three numbers each"),
+    (["--std", "0,1,1"], "above 0"),
+    (["--input-size", "2"], "4 to 1024 pixels"),
+    (["--classes", "one"], "at least 2 names"),
+    (["--classes", "a,b,c"], "3 names given"),
+    (["--weights", "nothing.pt"], "no such file"),
+    (["--network", "nothing"], "nobody knows 'nothing'"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD, ids=[" ".join(change) for change, _ in BAD])
+def test_bad_input_is_one_line_and_exit_code_2(capsys, own, change, message):
+    assert main(["run", *own, "--images", "4", "--steps", "2", *change]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_unlabelled_pictures_are_explained(capsys, own, tmp_path):
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose" / "a.png").write_bytes(picture())
+    assert main(["run", *own, "--data", str(tmp_path / "loose")]) == 2
+    assert "one folder per class" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["run", "--steps", "many"], ["fly"]])
+def test_the_parsers_own_complaints_have_exit_code_2_as_well(options, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(options)
+    assert caught.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--help"], ["run", "--help"], ["report", "--help"]])
+def test_help_is_there(options, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(options)
+    assert caught.value.code == 0
+    assert len(capsys.readouterr().out) > 300
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("max", MaxActivation()),
+        ("max:channel", MaxActivation("channel")),
+        ("percentile:99", Percentile(99.0)),
+        ("percentile:99.9:channel", Percentile(99.9, "channel")),
+        ("percentile:99.9:site", Percentile(99.9)),
+        ("clip", TrainedClip()),
+        ("mse:8", MinSquaredError(8, "site")),
+        ("mse:8:channel", MinSquaredError(8, "channel")),
+        ("mse", MinSquaredError(17, "site")),
+    ],
+)
+def test_threshold_rules_are_read(text, rule):
+    assert values.threshold_rule(text, steps=17) == rule
+
+
+@pytest.mark.parametrize("text", ["", "max:99", "clip:channel", "mse:x", "percentile:1:2", "percentile:"])
+def test_other_texts_are_no_rules(text):
+    with pytest.raises(SpecError):
+        values.threshold_rule(text, steps=17)
+
+
+def test_initial_potentials_are_read():
+    assert values.initial_potential("0.25", 5) == ConstantStart(0.25)
+    assert values.initial_potential("uniform:0:1", 5) == UniformStart(0.0, 1.0, 5)
+    assert values.initial_potential("gaussian:0.5:0.1", 5) == GaussianStart(0.5, 0.1, 5)
+
+
+def test_site_names_may_contain_what_they_like():
+    setting = values.site_setting("features.0:1#2:scale=1.5, v_init=0.25")
+    assert setting == values.SiteText("features.0:1#2", 1.5, 0.25)

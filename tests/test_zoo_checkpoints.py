@@ -1,0 +1,314 @@
+"""Weights, programs and Python files that somebody else wrote: understood where whole, refused with a reason where not."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from explorer.engine.errors import CheckpointError, SpecError
+from explorer.zoo import memory
+from explorer.zoo.architectures import build
+from explorer.zoo.checkpoint import read_state
+from explorer.zoo.fitting import count_classes, fit_state, load_checkpoint
+from explorer.zoo.own import NetworkSource, open_network
+from explorer.zoo.programs import load_program
+
+X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def saved(value: object, **options: object) -> bytes:
+    """Return what torch.save writes."""
+    out = io.BytesIO()
+    torch.save(value, out, **options)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def original() -> nn.Module:
+    """An untrained ResNet-20, batch-norm statistics stirred so that every buffer matters."""
+    torch.manual_seed(0)
+    net = build("resnet20-relu")
+    with torch.no_grad():
+        net(torch.randn(8, 3, 32, 32))
+    return net.eval()
+
+
+def chenyaofo(state: dict) -> dict:
+    """Rename to the parts' usual other names."""
+    renamed = {}
+    for key, value in state.items():
+        for stage in range(3):
+            key = key.replace(f"stages.{stage}.", f"layer{stage + 1}.")
+        renamed[key.replace(".shortcut.", ".downsample.").replace("fc.", "linear.")] = value
+    return renamed
+
+
+WRAPPINGS = {
+    "plain": lambda s: s,
+    "state_dict": lambda s: {"epoch": 3, "state_dict": s, "optimizer": {"lr": 0.1}},
+    "model": lambda s: {"model": s},
+    "nested": lambda s: {"checkpoint": 1, "model": {"state_dict": s}},
+    "data parallel": lambda s: {f"module.{k}": v for k, v in s.items()},
+    "compiled data parallel": lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+    "lightning": lambda s: {"state_dict": {f"net.{k}": v for k, v in s.items()}, "epoch": 1},
+    "profiled": lambda s: {**s, "total_ops": torch.zeros(1), "conv1.total_params": torch.zeros(1)},
+    "no counters": lambda s: {k: v for k, v in s.items() if "num_batches" not in k},
+    "half": lambda s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()},
+    "parameters": lambda s: {k: nn.Parameter(v, requires_grad=v.is_floating_point()) for k, v in s.items()},
+    "other names": chenyaofo,
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS.keys())
+def test_usual_wrappings_are_taken_off(original, wrap):
+    net = load_checkpoint("resnet20-relu", saved(wrap(dict(original.state_dict()))))
+    tolerance = 1e-2 if wrap is WRAPPINGS["half"] else 0
+    assert torch.allclose(net(X), original(X), rtol=tolerance, atol=tolerance)
+    assert not net.training
+
+
+@pytest.mark.parametrize("kind", ["pt", "legacy", "safetensors"])
+@pytest.mark.parametrize("as_file", [True, False])
+def test_every_file_form_is_read(original, tmp_path, kind, as_file):
+    state = original.state_dict()
+    match kind:
+        case "pt":
+            content = saved(state)
+        case "legacy":
+            content = saved(state, _use_new_zipfile_serialization=False)
+        case _:
+            content = save({k: v.contiguous() for k, v in state.items()})
+    path = tmp_path / f"net.{kind}"
+    path.write_bytes(content)
+    net = load_checkpoint("resnet20-relu", path if as_file else content, name=f"net.{kind}")
+    assert torch.equal(net(X), original(X))
+
+
+def test_the_number_of_classes_comes_from_the_file():
+    state = build("resnet20-relu", 37).state_dict()
+    assert count_classes(state) == 37
+    assert load_checkpoint("resnet20-relu", saved(state)).fc.out_features == 37
+
+
+def test_names_that_do_not_fit_are_listed(original):
+    state = dict(original.state_dict())
+    state["extra.weight"] = state.pop("conv1.weight")
+    state["fc.bias"] = torch.zeros(11)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint("resnet20-relu", saved(state), 10)
+    message = str(caught.value)
+    assert "1 missing: conv1.weight" in message
+    assert "1 unexpected: extra.weight" in message
+    assert "1 of another shape: fc.bias is [11], the network's is [10]" in message
+
+
+def test_another_architectures_weights_are_refused():
+    with pytest.raises(CheckpointError, match="not the weights of this network .*107 missing"):
+        load_checkpoint("resnet20-relu", saved(build("vgg16-relu").state_dict()))
+
+
+def test_a_refused_checkpoint_leaves_the_network_alone(original):
+    net = build("resnet20-relu").eval()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(CheckpointError):
+        fit_state(net, {"conv1.weight": original.conv1.weight})
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+class Malice:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("touch malice-was-run",)
+
+
+def deflated(content: bytes) -> bytes:
+    """Return a zip with its entries compressed."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    return out.getvalue()
+
+
+def scripted() -> bytes:
+    """Return a TorchScript-like archive."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("net/constants.pkl", b"")
+        archive.writestr("net/code/net.py", b"")
+    return out.getvalue()
+
+
+W = torch.zeros(8, 8)
+WITH_NAN = {"w": torch.tensor([1.0, float("nan"), float("inf")])}
+BAD = {
+    "empty": (b"", "empty"),
+    "text": (b"hello there", "truncated, or not a checkpoint"),
+    "noise": (bytes(range(256)) * 9, "truncated, or not a checkpoint"),
+    "truncated": (saved({"w": torch.zeros(5000)})[:9000], "truncated, or not a checkpoint"),
+    "truncated legacy": (saved({"w": W}, _use_new_zipfile_serialization=False)[:-20], "truncated"),
+    "truncated safetensors": (save({"w": W})[:-9], "not a whole safetensors file"),
+    "malicious": (saved({"w": Malice()}), r"more than weights \((posix|nt).system\).*never run"),
+    "malicious bare pickle": (pickle.dumps(Malice(), protocol=2), "more than weights|not a checkpoint"),
+    "malicious new pickle": (pickle.dumps(Malice()), "more than weights|not a checkpoint"),
+    "whole module": (saved(nn.Linear(2, 2)), r"more than weights.*state_dict"),
+    "bomb by compression": (deflated(saved({"w": torch.zeros(10**6)})), "compressed archive.*unpack to 4,"),
+    "bomb by expansion": (saved({"w": torch.zeros(1).expand(10**6, 10**6)}), r"w claims \[1000000, 1000000\]"),
+    "sparse": (saved({"w": torch.eye(3).to_sparse()}), "not a dense tensor"),
+    "meta": (saved({"w": torch.empty(10**6, 10**6, device="meta")}), "not a dense tensor"),
+    "nan": (saved(WITH_NAN), "2 of 3 numbers in w are not finite"),
+    "nan safetensors": (save(WITH_NAN), "2 of 3 numbers in w are not finite"),
+    "no weights": (saved({"optimizer": {"lr": 0.1}}), "no state dict in it.*optimizer"),
+    "a list": (saved([1, 2]), r"no state dict in it \(list\)"),
+    "TorchScript": (scripted(), "TorchScript"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize("as_file", [True, False])
+def test_bad_files_are_refused_with_the_reason(content, message, as_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "bad.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"bad.pt: .*{message}"):
+        read_state(path if as_file else content, "bad.pt")
+    assert not (tmp_path / "malice-was-run").exists()
+
+
+def test_the_malice_of_these_tests_is_real(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(pickle.dumps(Malice()))  # noqa: S301
+    assert (tmp_path / "malice-was-run").exists()
+
+
+def test_what_does_not_fit_the_memory_is_refused_before_it_is_read(monkeypatch):
+    content = saved({"w": torch.zeros(10**6)})
+    monkeypatch.setattr(memory, "free_memory", lambda: 10**6)
+    with pytest.raises(CheckpointError, match="too large for this machine's memory"):
+        read_state(content)
+    with pytest.raises(CheckpointError, match="vgg16-relu: too large"):
+        load_checkpoint("vgg16-relu", saved({"w": torch.zeros(3)}))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="net.pt: there is no such file"):
+        read_state(tmp_path / "net.pt")
+
+
+OWN = """
+import torch
+from torch import nn
+from helper import width
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, width, 3)
+        self.fc = nn.LazyLinear(4)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.conv(x)).mean([2, 3]))
+
+def broken():
+    raise ValueError("no luck")
+
+def odd():
+    return 3
+
+def pair():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+    return Pair()
+"""
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    """A Python file with a network that imports a neighbour."""
+    (tmp_path / "helper.py").write_text("width = 5\n")
+    (tmp_path / "own.py").write_text(OWN)
+    return tmp_path / "own.py"
+
+
+def test_a_python_file_and_weights_make_a_network(own, tmp_path):
+    plain, card = open_network(NetworkSource(f"{own}:Net", input_size=12, mean=(0.5,), std=(0.5,)))
+    assert (card.channels, card.input_size, card.classes) == (1, 12, ("class 0", "class 1", "class 2", "class 3"))
+    weights = tmp_path / "weights.pt"
+    torch.save({"model": {f"module.{k}": v + 1 for k, v in plain.state_dict().items()}}, weights)
+    source = NetworkSource(
+        f"{own}:Net", str(weights), input_size=12, mean=(0.5,), std=(0.5,), classes=("a", "b", "c", "d")
+    )
+    net, card = open_network(source)
+    assert torch.equal(net.fc.bias, plain.fc.bias + 1)
+    assert card.classes == ("a", "b", "c", "d")
+    assert card.name == "weights.pt"
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("missing", "no factory 'missing' in it. It defines: .*Net"),
+        ("broken", "broken failed .ValueError: no luck"),
+        ("odd", "returned int, not an nn.Module"),
+        ("pair", "gives tuple for"),
+        ("Net", "fails on .*Check the input size"),
+    ],
+)
+def test_a_python_file_that_does_not_do_is_explained(own, factory, message):
+    with pytest.raises(CheckpointError, match=message):
+        open_network(NetworkSource(f"{own}:{factory}"))
+
+
+def test_a_number_of_class_names_that_does_not_fit_is_refused(own):
+    source = NetworkSource(f"{own}:Net", input_size=12, mean=(0.5,), std=(0.5,), classes=("a", "b"))
+    with pytest.raises(SpecError, match="2 names given, but own.py has 4 outputs"):
+        open_network(source)
+
+
+def test_weights_need_an_architecture(tmp_path):
+    with pytest.raises(SpecError, match="no architecture"):
+        open_network(NetworkSource("nothing", str(tmp_path / "w.pt")))
+    with pytest.raises(CheckpointError, match="own.py: there is no such file"):
+        open_network(NetworkSource(f"{tmp_path}/own.py:make"))
+
+
+def exported(net: nn.Module, path: Path, any_batch: bool = True) -> Path:
+    """Write a program for 32x32 images."""
+    shapes = ({0: torch.export.Dim("batch")},) if any_batch else None
+    torch.export.save(torch.export.export(net, (torch.randn(2, 3, 32, 32),), dynamic_shapes=shapes), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["resnet20-relu", "torchvision:mobilenet_v2", "torchvision:shufflenet_v2_x0_5"])
+def test_an_exported_program_computes_the_same(name, tmp_path):
+    torch.manual_seed(0)
+    net = build(name).eval()
+    program, card = open_network(NetworkSource(str(exported(net, tmp_path / "net.pt2"))))
+    assert torch.allclose(program(X), net(X), rtol=1e-5, atol=1e-6)
+    assert len(card.classes) == 10
+
+
+def test_an_exported_program_keeps_the_names_of_its_modules(tmp_path):
+    program = load_program(exported(build("resnet20-relu").eval(), tmp_path / "net.pt2"))
+    assert isinstance(program.get_submodule("stages.1.0.act2"), nn.ReLU)
+
+
+def test_a_program_for_one_batch_size_is_refused_with_the_mend(tmp_path):
+    with pytest.raises(CheckpointError, match="exactly 2 image.*dynamic_shapes"):
+        load_program(exported(build("resnet20-relu").eval(), tmp_path / "net.pt2", any_batch=False))
+
+
+def test_a_damaged_program_is_refused(tmp_path):
+    (tmp_path / "net.pt2").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="not a program that torch.export.save wrote"):
+        load_program(tmp_path / "net.pt2")
