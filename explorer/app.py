@@ -33,7 +33,7 @@ pages = {name: st.Page(ROOT / "pages" / f"{name}.py", title=title, icon=icon, he
 st.session_state["pages"] = pages
 page = st.navigation(list(pages.values()))
 frame.top(page.title)
+state.remember(state.current())
 with st.sidebar:
     sidebar.draw()
 page.run()
-state.remember(state.current())

@@ -44,7 +44,7 @@ def histogram_figure(counts: np.ndarray, edges_a: np.ndarray, edges_r: np.ndarra
 
 def layer_error_figure(names: Sequence[str], rms: np.ndarray, mean: np.ndarray, chosen: str | None = None) -> go.Figure:
     """Draw per layer the root mean square and the mean of (a_hat - a) / theta, in percent of the threshold."""
-    figure = theme.new_figure(330, "layer (in order)", "error (a_hat − a) in % of θ".replace("a_hat", "â"))
+    figure = theme.new_figure(360, "", "error (a_hat − a) in % of θ".replace("a_hat", "â"))
     ticks = short_names(names)
     outline = [2.5 if name == chosen else 0 for name in names]
     figure.add_bar(x=ticks, y=(rms * 100).astype(np.float32), name="root mean square", customdata=list(names),
@@ -53,7 +53,7 @@ def layer_error_figure(names: Sequence[str], rms: np.ndarray, mean: np.ndarray, 
     figure.add_scatter(x=ticks, y=(mean * 100).astype(np.float32), name="mean (bias)", mode="lines+markers",
                        customdata=list(names), line={"color": theme.ORANGE, "width": 1.5}, marker={"symbol": "diamond", "size": 8},
                        hovertemplate="%{customdata}<br>mean %{y:.2f} % of θ<extra></extra>")
-    figure.update_xaxes(showgrid=False, tickangle=-45, type="category")
+    figure.update_xaxes(showgrid=False, tickangle=-60, type="category", automargin=True)
     return figure
 
 
@@ -66,7 +66,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 def parts_figure(names: Sequence[str], parts: Mapping[str, np.ndarray], squared: bool = False) -> go.Figure:
     """Draw the parts of the error per layer as stacked bars, [sites] each, with their total as markers."""
     unit = "mean squared error (% of θ²)" if squared else "mean error (% of θ)"
-    figure = theme.new_figure(360, "layer (in order)", unit)
+    figure = theme.new_figure(380, "", unit)
     ticks = short_names(names)
     for i, part in enumerate(PARTS):
         figure.add_bar(x=ticks, y=(parts[part] * 100).astype(np.float32), name=part, customdata=list(names),
@@ -77,7 +77,7 @@ def parts_figure(names: Sequence[str], parts: Mapping[str, np.ndarray], squared:
                        marker={"symbol": "line-ew-open", "size": 16, "color": theme.GREY, "line": {"width": 3}},
                        hovertemplate="%{customdata}<br>total %{y:.3g} %<extra></extra>")
     figure.update_layout(barmode="relative")
-    figure.update_xaxes(showgrid=False, tickangle=-45, type="category")
+    figure.update_xaxes(showgrid=False, tickangle=-60, type="category", automargin=True)
     return figure
 
 

@@ -99,7 +99,12 @@ def curves(view: frame.View, asked: Runs) -> None:
     """Draw accuracy against T; refined while images come in."""
     jobs = asked.ask()
     st.subheader("Accuracy against time-steps")
-    mine = jobs[0].result
+    mine, before = jobs[0].result, st.session_state.get("shown_result")
+    if mine.images:
+        st.session_state["shown_result"] = mine
+    elif before is not None:
+        st.caption(":material/hourglass_top: The first images of the new settings are being simulated; until then, those before.")
+        mine = before
     if mine.images:
         hits = mine.hits if mine.labelled else mine.agree
         low, high = wilson(hits[-1:], mine.images)
@@ -109,7 +114,9 @@ def curves(view: frame.View, asked: Runs) -> None:
         columns[1].metric("ANN top-1", f"{100 * mine.ann_top1:.1f} %" if mine.labelled else "no labels")
         columns[2].metric("Images so far", f"{mine.images} of {jobs[0].goal}")
         columns[3].metric("Spikes per neuron", f"{mine.spikes_per_neuron:.2f}", help=f"mean over all sites, in T = {mine.T} steps")
-    shown = [as_curve(name, job.result) for name, job in zip(asked.names, jobs, strict=True) if job.result.images]
+    results = [mine, *(job.result for job in jobs[1:])]
+    names = [asked.names[0] if jobs[0].result.images else "settings before", *asked.names[1:]]
+    shown = [as_curve(name, result) for name, result in zip(names, results, strict=True) if result.images]
     figure = accuracy.accuracy_figure(shown, mine.ann_top1 if mine.images and mine.labelled else None)
     value = f"{100 * shown[0].top1[-1]:.1f} % for yours" if shown else "first images are being simulated"
     chart(figure, "accuracy", f"Accuracy against time-steps with 95 % intervals: {value}.")

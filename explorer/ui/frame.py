@@ -12,6 +12,7 @@ from explorer.ui.runner import Job
 from explorer.ui.settings import Settings
 
 OWNER = "owner"
+TELLING = 0.55  # activation, as a share of theta, of the neuron shown first: it spikes often and is not clipped
 
 
 def top(title: str) -> None:
@@ -53,7 +54,7 @@ def view() -> View:
     try:
         with st.spinner("Loading the network and simulating one image…"):
             look = cache.look(_without_neuron(settings))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (a page shows a message, never a traceback)
         st.error(_words(error), icon=":material/error:")
         good = state.last_good()
         if good is None:
@@ -87,7 +88,8 @@ def _with_neuron(settings: Settings, look: Any) -> Settings:
     layer, position = settings.layer, (settings.channel, settings.row, settings.column)
     if layer not in look.shapes:
         layer = names[len(names) // 2]
-        position = tuple(int(i) for i in np.unravel_index(int(look.a[layer].argmax()), look.shapes[layer]))
+        telling = np.abs(look.a[layer] / look.theta[layer] - TELLING).argmin()
+        position = tuple(int(i) for i in np.unravel_index(int(telling), look.shapes[layer]))
     shape = (*look.shapes[layer], 1, 1)[:3]
     position = (*position, 0, 0)[:3]
     channel, row, column = (min(i, n - 1) for i, n in zip(position, shape, strict=True))
@@ -124,12 +126,13 @@ def assumptions(settings: Settings, jobs: list[Job]) -> None:
 
 
 def live(jobs: list[Job], draw) -> None:
-    """Call draw() now and again while the runs refine, without rerunning the rest of the page."""
+    """Call draw() now and again while the runs refine; the rest of the page follows at the first and the last result."""
     cache.runner().wait(jobs, 0.15)
     running = any(not job.done for job in jobs)
+    empty = bool(jobs) and not jobs[0].result.images
 
     def body() -> None:
-        finished = running and all(job.done for job in jobs)
+        finished = running and (all(job.done for job in jobs) or (empty and jobs[0].result.images > 0))
         draw()
         if finished:
             st.rerun()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from explorer.engine.specs import (
     CalibrationSpec,
     ConstantStart,
@@ -58,4 +60,4 @@ def simulation_spec(settings: Settings, record: Record | None = None) -> Simulat
 def slices(n: int, begin: int = 0) -> list[tuple[int, int]]:
     """Return the image ranges a run is done in: a small first one for a fast first point, then equal ones."""
     edges = [0, *range(FIRST, n, SLICE), n] if n > FIRST else [0, n]
-    return [(a, b) for a, b in zip(edges, edges[1:], strict=False) if a >= begin and b > a]
+    return [(a, b) for a, b in pairwise(edges) if a >= begin and b > a]

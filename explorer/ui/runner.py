@@ -127,6 +127,8 @@ class Runner:
             pass
         except ExplorerError as error:
             job.error = str(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (the one worker must outlive any run)
+            if not threading.main_thread().is_alive():
+                return
             traceback.print_exc()
             job.error = f"The run failed: {type(error).__name__}: {error}. Change a setting to try again."

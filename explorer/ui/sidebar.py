@@ -38,9 +38,8 @@ def draw() -> None:
 
 
 def _presets() -> None:
-    columns = st.columns(2)
-    for column, (name, preset) in zip(columns, PRESETS.items(), strict=True):
-        column.button(name, key=f"preset_{name}", width="stretch",
+    for name, preset in PRESETS.items():
+        st.button(name, key=f"preset_{name}", width="stretch",
                       on_click=lambda preset=preset: state.put(preset(state.current())))
     left, right = st.columns(2)
     left.button("Undo", icon=":material/undo:", key="undo", on_click=state.undo, width="stretch",

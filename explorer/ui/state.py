@@ -63,6 +63,8 @@ def place(**values: Any) -> None:
     for name, value in values.items():
         if st.session_state.get(key(name)) != value:
             st.session_state[key(name)] = value
+    if st.session_state["history"]:
+        st.session_state["history"][-1] = current()
 
 
 def remember(settings: Settings) -> None:

@@ -1,0 +1,182 @@
+"""The Explorer page: every control changes the result; bad input is explained and the last good result stays."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from explorer.ui import link
+from explorer.ui.settings import Settings
+from tests.app_help import SMALL, chart, errors, metric, open_app, settle, values
+
+
+@pytest.fixture(scope="module")
+def settled():
+    """The Explorer with a finished small run; tests that change it open their own."""
+    return settle(open_app())
+
+
+def membrane(at):
+    return values(chart(at, "membrane")["data"][0]["y"])
+
+
+def curve(at):
+    lines = [trace for trace in chart(at, "accuracy")["data"] if trace.get("mode") == "lines+markers"]
+    return values(lines[0]["y"])
+
+
+def test_first_view_is_useful(settled):
+    assert not settled.exception and not settled.error
+    names = [trace["name"] for trace in chart(settled, "accuracy")["data"] if trace.get("mode") == "lines+markers"]
+    assert names == ["yours: v_init = 1/2", "v_init = 0"]
+    assert len(curve(settled)) == SMALL.T
+    assert [trace["name"] for trace in chart(settled, "scores")["data"]] == ["ANN", "SNN"]
+    assert "16 of 16" in metric(settled, "Images so far")
+    assert any("16 evaluation images" in caption.value for caption in settled.caption)
+
+
+def test_layer_table_is_filled_and_errors_drawn(settled):
+    table = settled.dataframe[0].value
+    assert len(table) == 19 and table["threshold"].gt(0).all() and table["error"].notna().all()
+    assert len(chart(settled, "layer_error")["data"][0]["x"]) == 19
+    assert {"identity â = a", "clip(a, 0, θ)"} <= {trace.get("name") for trace in chart(settled, "histogram")["data"]}
+
+
+@pytest.mark.parametrize(("name", "value"), [("v_init", 0.1), ("scale", 0.6), ("T", 12), ("p", 97.0)])
+def test_moving_a_slider_changes_trace_and_curve(name, value):
+    at = settle(open_app())
+    before, old = membrane(at), curve(at)
+    at.slider(key=f"set_{name}").set_value(value).run()
+    assert not np.array_equal(membrane(at), before)
+    settle(at)
+    assert not np.array_equal(curve(at), old)
+
+
+@pytest.mark.parametrize(("name", "value"), [("rule", "max"), ("rule", "mse"), ("per", "channel"), ("start", "uniform"), ("start", "gaussian")])
+def test_choosing_another_rule_changes_the_trace(name, value):
+    at = open_app()
+    before = membrane(at)
+    at.selectbox(key=f"set_{name}").set_value(value).run()
+    assert not at.exception and not at.error
+    assert not np.array_equal(membrane(at), before)
+
+
+def test_spread_and_seed_act_on_random_starts():
+    at = open_app(replace(SMALL, start="uniform"))
+    seen = [membrane(at)]
+    seen.append(membrane(at.number_input(key="set_seed").set_value(5).run()))
+    seen.append(membrane(at.slider(key="set_spread").set_value(0.1).run()))
+    assert not np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[1], seen[2])
+
+
+def test_neuron_image_and_number_of_images_act():
+    at = open_app()
+    before, scores = membrane(at), values(chart(at, "scores")["data"][0]["x"])
+    at.number_input(key="set_column").set_value(3).run()
+    assert not np.array_equal(membrane(at), before)
+    at.selectbox(key="set_layer").set_value("act1").run()
+    assert "act1" in str(at.selectbox(key="set_layer").value)
+    at.number_input(key="set_image").set_value(1).run()
+    assert not np.array_equal(values(chart(at, "scores")["data"][0]["x"]), scores)
+    at.slider(key="set_images").set_value(32).run()
+    assert "32 of 32" in metric(settle(at), "Images so far")
+
+
+def test_presets_undo_and_reset():
+    at = open_app(replace(SMALL, v_init=0.3, scale=0.8))
+    at.button(key="preset_Zero start").click().run()
+    assert at.slider(key="set_v_init").value == 0.0 and at.slider(key="set_scale").value == 1.0
+    at.button(key="undo").click().run()
+    assert at.slider(key="set_v_init").value == 0.3
+    at.button(key="preset_OPI, half threshold").click().run()
+    assert at.slider(key="set_v_init").value == 0.5
+    at.slider(key="set_T").set_value(9).run()
+    at.button(key="reset").click().run()
+    assert at.slider(key="set_T").value == 32 and not at.exception
+
+
+def test_a_layer_from_the_link_changes_trace_and_table():
+    plain = open_app()
+    site = plain.selectbox(key="set_layer").value
+    at = settle(open_app(Settings(**{**SMALL.__dict__, "layer": site, "channel": plain.number_input(key="set_channel").value,
+                                     "row": plain.number_input(key="set_row").value, "column": plain.number_input(key="set_column").value,
+                                     "sites": ((site, 0.5, 0.25),)})))
+    assert not np.array_equal(membrane(at), membrane(plain))
+    row = at.dataframe[0].value.set_index("layer").loc[site]
+    assert (row["scale"], row["v_init"]) == (0.5, 0.25)
+    at.button(key="reset_layers").click().run()
+    assert at.session_state["set_sites"] == ()
+
+
+def test_pins_stay_and_are_forgotten():
+    at = settle(open_app())
+    at.button(key="pin").click().run()
+    at.slider(key="set_v_init").set_value(0.2).run()
+    settle(at)
+    names = [trace["name"] for trace in chart(at, "accuracy")["data"] if trace.get("mode") == "lines+markers"]
+    assert len(names) == 3 and names[0] == "yours"
+    at.button(key="unpin").click().run()
+    assert at.session_state["pins"] == []
+
+
+@pytest.mark.parametrize(("key", "value", "words"), [
+    ("set_source", "/no/such/folder", "folder|exist|found"), ("set_image", 9999, "Choose 0 to 1999")])
+def test_bad_input_is_explained_and_the_last_good_result_stays(key, value, words):
+    import re
+
+    at = settle(open_app())
+    before = membrane(at)
+    (at.text_input(key=key) if key == "set_source" else at.number_input(key=key)).set_value(value).run()
+    assert not at.exception and re.search(words, errors(at))
+    assert np.array_equal(membrane(at), before)
+
+
+def test_trained_clip_without_one_is_explained():
+    at = open_app()
+    at.selectbox(key="set_rule").set_value("clip").run()
+    assert not at.exception and "clip" in errors(at)
+    assert chart(at, "membrane")
+
+
+def test_a_damaged_link_is_explained_and_the_defaults_used():
+    at = open_app()
+    from streamlit.testing.v1 import AppTest
+
+    from tests.app_help import ROOT
+
+    fresh = AppTest.from_file(str(ROOT / "explorer" / "app.py"), default_timeout=120)
+    fresh.query_params[link.PARAMETER] = link.encode(Settings(T=9, v_init=0.125))[:-5]
+    fresh.run()
+    assert "damaged" in fresh.warning[0].value or "does not end" in fresh.warning[0].value
+    assert fresh.slider(key="set_T").value == 32 and not at.exception
+
+
+def test_table_edits_are_checked(monkeypatch):
+    from explorer.ui import explorer_parts, state
+
+    session, said = {"k": {"edited_rows": {0: {"scale": -1.0}, 1: {"v_init": 0.25}}}}, []
+    changed = {}
+    monkeypatch.setattr(explorer_parts.st, "session_state", session)
+    monkeypatch.setattr(state, "current", lambda: Settings())
+    monkeypatch.setattr(state, "say", said.append)
+    monkeypatch.setattr(state, "change", lambda **values: changed.update(values))
+    explorer_parts._edited("k", ("a", "b"))
+    assert "above 0" in said[0] and changed["sites"] == (("b", None, 0.25),)
+
+
+def test_exported_script_reproduces_the_number(tmp_path):
+    import subprocess
+    import sys
+
+    from explorer.ui.exports import script
+    from tests.app_help import ROOT
+
+    settings = replace(SMALL, images=32, v_init=0.3, sites=(("act1", 0.9, 0.5),))
+    at = settle(open_app(settings))
+    file = tmp_path / "run.py"
+    file.write_text(script(settings, 32), encoding="utf-8")
+    done = subprocess.run([sys.executable, str(file)], cwd=ROOT, env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    shown = float(metric(at, "SNN top-1").removesuffix(" %"))
+    assert abs(100 * float(done.stdout.split()[1]) - shown) < 0.06
