@@ -59,16 +59,16 @@ def test_a_damaged_sheet_is_noticed(tmp_path, part):
     damaged = bytearray(sheet.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     sheet.write_bytes(bytes(damaged))
-    with pytest.raises(AssetError, match="damaged.*git checkout"):
+    with pytest.raises(AssetError, match=r"damaged.*git checkout"):
         embedded(part, tmp_path)
     sheet.unlink()
-    with pytest.raises(AssetError, match="missing.*git checkout"):
+    with pytest.raises(AssetError, match=r"missing.*git checkout"):
         embedded(part, tmp_path)
 
 
 def test_a_broken_index_is_noticed(tmp_path):
     (tmp_path / "cifar10.json").write_text("{")
-    with pytest.raises(AssetError, match="cifar10.json"):
+    with pytest.raises(AssetError, match=r"cifar10.json"):
         embedded(assets=tmp_path)
 
 
@@ -86,7 +86,7 @@ def test_no_images_are_not_enough(n):
 
 
 def test_more_images_than_fit_are_refused():
-    with pytest.raises(DataError, match="at most"):
+    with pytest.raises(DataError, match=r"at most"):
         load_images(Embedded(), CARD, 10**8)
 
 
@@ -172,12 +172,12 @@ def test_a_broken_picture_is_named(content):
 def test_a_picture_bomb_is_refused():
     content = bytearray(picture("1", (8, 8)))
     content[16:24] = (60_000).to_bytes(4, "big") * 2
-    with pytest.raises(DataError, match="big.png"):
+    with pytest.raises(DataError, match=r"big.png"):
         read_pictures([("big.png", bytes(content))], CARD)
 
 
 def test_a_strip_is_refused():
-    with pytest.raises(DataError, match="strip"):
+    with pytest.raises(DataError, match=r"strip"):
         read_picture(picture(size=(4000, 1)), CARD)
 
 
@@ -226,17 +226,17 @@ def test_a_broken_picture_in_a_folder_is_named(tmp_path):
 
 
 def test_unusable_folders_say_what_to_do(tmp_path):
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match=r"no such folder"):
         data_source(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="empty"):
+    with pytest.raises(DataError, match=r"empty"):
         data_source(str(tmp_path))
     (tmp_path / "readme.txt").write_text("hello")
-    with pytest.raises(DataError, match="no picture and no class folder"):
+    with pytest.raises(DataError, match=r"no picture and no class folder"):
         data_source(str(tmp_path))
-    with pytest.raises(DataError, match="no labels.*one folder per class"):
+    with pytest.raises(DataError, match=r"no labels.*one folder per class"):
         load_images(ClassFolders(str(tmp_path)), PETS)
     (tmp_path / "cat").mkdir()
-    with pytest.raises(DataError, match="hold no picture"):
+    with pytest.raises(DataError, match=r"hold no picture"):
         load_images(data_source(str(tmp_path)), PETS)
 
 
@@ -284,14 +284,14 @@ def test_the_users_own_cifar10_is_read_through_torchvision(tmp_path, monkeypatch
 
 def test_an_incomplete_cifar10_says_so(tmp_path):
     (tmp_path / "cifar-10-batches-py").mkdir()
-    with pytest.raises(DataError, match="incomplete or damaged.*Unpack it again"):
+    with pytest.raises(DataError, match=r"incomplete or damaged.*Unpack it again"):
         load_images(data_source(str(tmp_path)), CARD)
 
 
 def test_sheets_of_another_data_set_are_refused(tmp_path):
     Image.new("RGB", (1024, 3)).save(tmp_path / "test_batch.png")
     (tmp_path / "test_lables.json").write_text(json.dumps([1, 2, 3]))
-    with pytest.raises(DataError, match="not CIFAR-10's"):
+    with pytest.raises(DataError, match=r"not CIFAR-10's"):
         load_images(data_source(str(tmp_path)), CARD)
 
 

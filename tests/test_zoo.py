@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import urllib.error
 from dataclasses import asdict, replace
 
@@ -55,10 +54,10 @@ def test_damaged_weights_are_noticed(assets):
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
     weights.write_bytes(bytes(content))
-    with pytest.raises(AssetError, match="tiny.safetensors is damaged.*git checkout"):
+    with pytest.raises(AssetError, match=r"tiny.safetensors is damaged.*git checkout"):
         load("tiny", assets)
     weights.unlink()
-    with pytest.raises(AssetError, match="tiny.safetensors is missing"):
+    with pytest.raises(AssetError, match=r"tiny.safetensors is missing"):
         load("tiny", assets)
 
 
@@ -66,7 +65,7 @@ def test_damaged_weights_are_noticed(assets):
 def test_a_damaged_card_is_noticed(assets, content):
     (assets / "tiny.json").write_text(content)
     assert available(assets) == ()
-    with pytest.raises(AssetError, match="tiny.json is damaged.*git checkout"):
+    with pytest.raises(AssetError, match=r"tiny.json is damaged.*git checkout"):
         load("tiny", assets)
 
 
@@ -75,16 +74,16 @@ def test_a_card_of_another_architecture_is_noticed(assets):
     card = json.loads(path.read_text())
     card["recipe"]["architecture"] = "vgg16"
     path.write_text(json.dumps(card))
-    with pytest.raises(AssetError, match="do not belong together"):
+    with pytest.raises(AssetError, match=r"do not belong together"):
         load("tiny", assets)
 
 
 def test_unknown_names_are_answered_with_the_known_ones(assets):
-    with pytest.raises(SpecError, match="nobody knows 'vgg'. Choose one of: tiny"):
+    with pytest.raises(SpecError, match=r"nobody knows 'vgg'. Choose one of: tiny"):
         load("vgg", assets)
-    with pytest.raises(SpecError, match="Choose resnet20-relu"):
+    with pytest.raises(SpecError, match=r"Choose resnet20-relu"):
         build("resnet21")
-    with pytest.raises(SpecError, match="Near: .*resnet18"):
+    with pytest.raises(SpecError, match=r"Near: .*resnet18"):
         build("torchvision:resnet17")
 
 
@@ -132,7 +131,7 @@ def test_an_unreachable_hub_says_what_to_do(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(hub.urllib.request, "urlopen", nobody)
-    with pytest.raises(AssetError, match="hub cannot be reached.*Fetch https://.* elsewhere"):
+    with pytest.raises(AssetError, match=r"hub cannot be reached.*Fetch https://.* elsewhere"):
         load("torchvision:squeezenet1_1")
 
 
@@ -171,7 +170,7 @@ def test_what_the_hub_sends_is_verified(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(hub.urllib.request, "urlopen", lambda *_, **__: Answer())
-    with pytest.raises(AssetError, match="damaged. Try again"):
+    with pytest.raises(AssetError, match=r"damaged. Try again"):
         hub.fetch("https://example.org/net-00000000.pth")
     path = hub.fetch("https://example.org/net-bef57ec7.pth", lambda done, total: seen.append((done, total)))
     assert path.read_bytes() == b"abcdef"

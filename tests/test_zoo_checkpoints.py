@@ -1,4 +1,4 @@
-"""Weights, programs and Python files that somebody else wrote: understood where whole, refused with a reason where not."""
+"""Weights, programs and Python files that somebody else wrote: read where whole, refused with a reason where not."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_names_that_do_not_fit_are_listed(original):
 
 
 def test_another_architectures_weights_are_refused():
-    with pytest.raises(CheckpointError, match="not the weights of this network .*107 missing"):
+    with pytest.raises(CheckpointError, match=r"not the weights of this network .*107 missing"):
         load_checkpoint("resnet20-relu", saved(build("vgg16-relu").state_dict()))
 
 
@@ -186,21 +186,21 @@ def test_bad_files_are_refused_with_the_reason(content, message, as_file, tmp_pa
 
 def test_the_malice_of_these_tests_is_real(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pickle.loads(pickle.dumps(Malice()))  # noqa: S301
+    pickle.loads(pickle.dumps(Malice()))
     assert (tmp_path / "malice-was-run").exists()
 
 
 def test_what_does_not_fit_the_memory_is_refused_before_it_is_read(monkeypatch):
     content = saved({"w": torch.zeros(10**6)})
     monkeypatch.setattr(memory, "free_memory", lambda: 10**6)
-    with pytest.raises(CheckpointError, match="too large for this machine's memory"):
+    with pytest.raises(CheckpointError, match=r"too large for this machine's memory"):
         read_state(content)
-    with pytest.raises(CheckpointError, match="vgg16-relu: too large"):
+    with pytest.raises(CheckpointError, match=r"vgg16-relu: too large"):
         load_checkpoint("vgg16-relu", saved({"w": torch.zeros(3)}))
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="net.pt: there is no such file"):
+    with pytest.raises(CheckpointError, match=r"net.pt: there is no such file"):
         read_state(tmp_path / "net.pt")
 
 
@@ -271,14 +271,14 @@ def test_a_python_file_that_does_not_do_is_explained(own, factory, message):
 
 def test_a_number_of_class_names_that_does_not_fit_is_refused(own):
     source = NetworkSource(f"{own}:Net", input_size=12, mean=(0.5,), std=(0.5,), classes=("a", "b"))
-    with pytest.raises(SpecError, match="2 names given, but own.py has 4 outputs"):
+    with pytest.raises(SpecError, match=r"2 names given, but own.py has 4 outputs"):
         open_network(source)
 
 
 def test_weights_need_an_architecture(tmp_path):
-    with pytest.raises(SpecError, match="no architecture"):
+    with pytest.raises(SpecError, match=r"no architecture"):
         open_network(NetworkSource("nothing", str(tmp_path / "w.pt")))
-    with pytest.raises(CheckpointError, match="own.py: there is no such file"):
+    with pytest.raises(CheckpointError, match=r"own.py: there is no such file"):
         open_network(NetworkSource(f"{tmp_path}/own.py:make"))
 
 
@@ -304,11 +304,11 @@ def test_an_exported_program_keeps_the_names_of_its_modules(tmp_path):
 
 
 def test_a_program_for_one_batch_size_is_refused_with_the_mend(tmp_path):
-    with pytest.raises(CheckpointError, match="exactly 2 image.*dynamic_shapes"):
+    with pytest.raises(CheckpointError, match=r"exactly 2 image.*dynamic_shapes"):
         load_program(exported(build("resnet20-relu").eval(), tmp_path / "net.pt2", any_batch=False))
 
 
 def test_a_damaged_program_is_refused(tmp_path):
     (tmp_path / "net.pt2").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="not a program that torch.export.save wrote"):
+    with pytest.raises(CheckpointError, match=r"not a program that torch.export.save wrote"):
         load_program(tmp_path / "net.pt2")

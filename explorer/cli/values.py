@@ -18,6 +18,7 @@ from explorer.engine import (
     TrainedClip,
     UniformStart,
 )
+from explorer.engine.specs import Per
 from explorer.zoo.own import PRESETS
 
 RULES = "max[:channel], percentile:P[:channel], clip, or mse[:T][:channel]"
@@ -48,7 +49,7 @@ def threshold_rule(text: str, steps: int) -> ThresholdRule:
         SpecError: it reads as none of them.
     """
     kind, *rest = text.split(":")
-    per = "channel" if rest and rest[-1] == "channel" else "site"
+    per: Per = "channel" if rest and rest[-1] == "channel" else "site"
     rest = rest[:-1] if rest and rest[-1] in ("channel", "site") else rest
     match kind, rest:
         case "max", []:

@@ -1,0 +1,1 @@
+"""Networks and images: shipped ones, torchvision's, and the visitor's own."""

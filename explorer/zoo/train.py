@@ -139,7 +139,7 @@ def train(recipe: Recipe, data: Path, checkpoint: Path, say: Callable[[str], Non
     images, labels = (torch.from_numpy(part) for part in load_split(data, train=True))
     padded = F.pad(images, (0, 0, 4, 4, 4, 4))
     test_images, test_labels = (torch.from_numpy(part) for part in load_split(data, train=False))
-    net = build(recipe).to(device, memory_format=torch.channels_last)
+    net = build(recipe).to(device).to(memory_format=torch.channels_last)
     optimizer = optimizer_for(net, recipe)
     first = 0
     if checkpoint.exists():
