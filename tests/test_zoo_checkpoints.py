@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from explorer.engine import trace
 from explorer.engine.errors import CheckpointError, SpecError
 from explorer.zoo import memory
 from explorer.zoo.architectures import build
@@ -278,6 +279,8 @@ def test_a_number_of_class_names_that_does_not_fit_is_refused(own):
 def test_weights_need_an_architecture(tmp_path):
     with pytest.raises(SpecError, match=r"no architecture"):
         open_network(NetworkSource("nothing", str(tmp_path / "w.pt")))
+    with pytest.raises(SpecError, match=r"is ONNX, which is not read.*torch.export"):
+        open_network(NetworkSource("net.onnx"))
     with pytest.raises(CheckpointError, match=r"own.py: there is no such file"):
         open_network(NetworkSource(f"{tmp_path}/own.py:make"))
 
@@ -296,6 +299,9 @@ def test_an_exported_program_computes_the_same(name, tmp_path):
     program, card = open_network(NetworkSource(str(exported(net, tmp_path / "net.pt2"))))
     assert torch.allclose(program(X), net(X), rtol=1e-5, atol=1e-6)
     assert len(card.classes) == 10
+    theirs, ours = trace(program, X[:1]), trace(net, X[:1])
+    assert [site.shape for site in theirs.sites] == [site.shape for site in ours.sites]
+    assert not theirs.unsupported
 
 
 def test_an_exported_program_keeps_the_names_of_its_modules(tmp_path):

@@ -49,7 +49,7 @@ def network_source(args: argparse.Namespace) -> NetworkSource:
     )
 
 
-def run(args: argparse.Namespace, on_progress: Progress | None = None) -> int:
+def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch: Progress | None = None) -> int:
     """Convert, simulate, and print accuracy against time-steps."""
     if args.threads > 0:
         torch.set_num_threads(args.threads)
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None) -> int:
             f"{args.data}: pictures but no class folders, so nothing says what they show and accuracy cannot be "
             "measured. Put them into one folder per class, named as the network's classes."
         )
-    net, card = open_network(network_source(args))
+    net, card = open_network(network_source(args), on_progress=on_fetch)
     images = load_images(source, card, args.images, "evaluation", args.seed)
     network = trace(net, card.example())
     if rule is None:
@@ -151,9 +151,9 @@ def _plain(setting: dict[str, Any]) -> str:
     return f"{name}({', '.join(str(value) for value in rest)})"
 
 
-def report(args: argparse.Namespace) -> int:
+def report(args: argparse.Namespace, on_fetch: Progress | None = None) -> int:
     """Print what each part of a network becomes; 1 if something in it does not convert."""
-    net, card = open_network(network_source(args))
+    net, card = open_network(network_source(args), on_progress=on_fetch)
     network = trace(net, card.example())
     rows = [{**row, "shape": list(row["shape"])} for row in network.report()]
     problems = [{"call": p.call, "why": p.why, "mend": p.mend} for p in network.unsupported]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from explorer.engine.errors import ExplorerError
 
@@ -98,12 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from explorer.cli import commands
 
     args = parser().parse_args(arguments)
+    watched = sys.stderr.isatty()
+    on_fetch = _bar("MiB fetched", 2**20) if watched else None
     try:
         match args.command:
             case "run":
-                return commands.run(args, _progress if sys.stderr.isatty() else None)
+                return commands.run(args, _bar("images") if watched else None, on_fetch)
             case "report":
-                return commands.report(args)
+                return commands.report(args, on_fetch)
             case _:
                 return commands.networks(args)
     except ExplorerError as error:
@@ -117,9 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _progress(done: int, total: int) -> None:
-    """Draw a bar on standard error, wiped at the end."""
-    filled = PROGRESS_WIDTH * done // max(1, total)
-    bar = "#" * filled + "." * (PROGRESS_WIDTH - filled)
-    end = "\r" + " " * (PROGRESS_WIDTH + 24) + "\r" if done >= total else ""
-    print(f"\r[{bar}] {done} of {total} images{end}", end="", file=sys.stderr, flush=True)
+def _bar(what: str, unit: int = 1) -> Callable[[int, int], None]:
+    """Return a function that draws a bar on standard error, wiped at the end."""
+
+    def draw(done: int, total: int) -> None:
+        filled = PROGRESS_WIDTH * done // max(1, total)
+        bar = "#" * filled + "." * (PROGRESS_WIDTH - filled)
+        text = f"[{bar}] {done // unit} of {total // unit} {what}"
+        end = "\r" + " " * len(text) + "\r" if done >= total else ""
+        print(f"\r{text}{end}", end="", file=sys.stderr, flush=True)
+
+    return draw

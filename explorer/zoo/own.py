@@ -24,7 +24,7 @@ from explorer.zoo.checkpoint import read_state
 from explorer.zoo.data import ASSETS
 from explorer.zoo.fitting import fit_state, load_checkpoint
 from explorer.zoo.programs import load_program
-from explorer.zoo.registry import load
+from explorer.zoo.registry import Progress, load
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ class NetworkSource:
     classes: tuple[str, ...] | None = None
 
 
-def open_network(source: NetworkSource, assets: Path = ASSETS) -> tuple[nn.Module, Card]:
+def open_network(
+    source: NetworkSource, assets: Path = ASSETS, on_progress: Progress | None = None
+) -> tuple[nn.Module, Card]:
     """Return the network, in eval mode, float32 on the CPU, and its card.
 
     A Python file is executed: give only one you trust, and never one that came through a browser.
@@ -78,6 +80,11 @@ def open_network(source: NetworkSource, assets: Path = ASSETS) -> tuple[nn.Modul
         if source.weights is not None:
             own_card(net, source, Path(path).name)  # running it once gives lazy layers their shapes
             net = fit_state(net, read_state(Path(source.weights)), Path(source.weights).name)
+    elif source.network.endswith(".onnx"):
+        raise SpecError(
+            f"network: {source.network} is ONNX, which is not read. Write the PyTorch network by torch.export.save "
+            "and give the .pt2 file, or give its Python file and weights."
+        )
     elif source.network.endswith(".pt2"):
         _refuse_weights(source, "a whole program")
         net = load_program(Path(source.network))
@@ -89,7 +96,7 @@ def open_network(source: NetworkSource, assets: Path = ASSETS) -> tuple[nn.Modul
             )
         net = load_checkpoint(source.network, Path(source.weights), len(source.classes or ()))
     else:
-        net, card = load(source.network, assets)
+        net, card = load(source.network, assets, on_progress)
         return net, _changed(card, source)
     name = Path(path or source.network).name if source.weights is None else Path(source.weights).name
     return net, own_card(net, source, name)

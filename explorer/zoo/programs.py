@@ -111,7 +111,7 @@ def _convert(
             root.register_buffer(value.name, lifted[value.name])
         return graph.get_attr(value.name)
 
-    call = CALLS.get(node.target, node.target)
+    call: Any = CALLS.get(node.target, node.target)
     return graph.call_function(call, fx.map_arg(node.args, known), fx.map_arg(node.kwargs, known))
 
 
@@ -148,9 +148,10 @@ def _pair(value: Any) -> Any:
 
 
 def _conv2d(w: Tensor, b: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1) -> nn.Module:
-    shape = (w.shape[1] * groups, w.shape[0], tuple(w.shape[2:]))
+    size: Any = tuple(w.shape[2:])
     padding = padding if isinstance(padding, str) else _pair(padding)
-    layer = nn.Conv2d(*shape, _pair(stride), padding, _pair(dilation), groups, bias=b is not None)
+    c_in, c_out = w.shape[1] * groups, w.shape[0]
+    layer = nn.Conv2d(c_in, c_out, size, _pair(stride), padding, _pair(dilation), groups, bias=b is not None)
     return _filled(layer, weight=w, bias=b)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -10,6 +11,8 @@ from explorer.engine.errors import AssetError, SpecError
 from explorer.zoo.architectures import TORCHVISION, build
 from explorer.zoo.cards import Card, read_card, read_weights
 from explorer.zoo.data import ASSETS
+
+Progress = Callable[[int, int], None]
 
 
 def available(assets: Path = ASSETS) -> tuple[Card, ...]:
@@ -26,10 +29,11 @@ def available(assets: Path = ASSETS) -> tuple[Card, ...]:
     return tuple(found)
 
 
-def load(name: str, assets: Path = ASSETS) -> tuple[nn.Module, Card]:
+def load(name: str, assets: Path = ASSETS, on_progress: Progress | None = None) -> tuple[nn.Module, Card]:
     """Return a pretrained network in eval mode, float32 on the CPU, and its card.
 
-    name is one of `available()`, or `torchvision:NAME` for a network whose weights torchvision's hub keeps.
+    name is one of `available()`, or `torchvision:NAME` for a network whose weights torchvision's hub keeps; fetching
+    those tells on_progress(bytes done, bytes in all).
 
     Raises:
         AssetError: its weights or card are missing or damaged, or the hub cannot be reached.
@@ -38,7 +42,7 @@ def load(name: str, assets: Path = ASSETS) -> tuple[nn.Module, Card]:
     if name.startswith(TORCHVISION):
         from explorer.zoo.hub import load_torchvision
 
-        return load_torchvision(name.removeprefix(TORCHVISION))
+        return load_torchvision(name.removeprefix(TORCHVISION), on_progress)
     known = [path.stem for path in sorted(assets.glob("*.safetensors"))]
     if name not in known and not (assets / f"{name}.json").exists():
         listed = ", ".join(known) or "none is in assets/ yet"
