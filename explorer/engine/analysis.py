@@ -114,8 +114,8 @@ def error_parts(
 class NeuronTrace:
     """One neuron over T steps.
 
-    x: input current, v_before: potential before the reset, v: after it, all float32 [T], activation units; z: uint8 [T];
-    theta, v0, a (the ANN's activation): activation units.
+    x: input current, v_before: potential before the reset, v: after it, all float32 [T], activation units; z: uint8
+    [T]; theta, v0, a (the ANN's activation): activation units.
     """
 
     x: Tensor

@@ -103,8 +103,8 @@ def observe(
     stats: dict[str, ActivationStats] = {}
     for done, i in enumerate(starts):
         for name, a in network.activations(images[i : i + batch]).items():
-            here = histogram(a, maxima[name])
-            stats[name] = stats[name].merge(here) if name in stats else here
+            part = histogram(a, maxima[name])
+            stats[name] = stats[name].merge(part) if name in stats else part
         if on_progress:
             on_progress(len(starts) + done + 1, 2 * len(starts))
     return stats

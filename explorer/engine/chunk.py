@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 import torch
@@ -104,8 +105,7 @@ class ChunkRun:
         parts = []
         for t0, t1 in self.blocks:
             self._compute_block([("spikes", self.plan.by_node[s]) for s in step.sources], t0, t1)
-            x = self._currents(step, t0, t1)
-            values = from_pixels(x.transpose(2, 0, 1, 3), shape)
+            values = from_pixels(self._currents(step, t0, t1).transpose(2, 0, 1, 3), shape)
             parts.append(values.flatten(2)[:, :, neurons])
         x = torch.cat(parts)
         theta, v0 = (_chosen(value, shape, neurons, len(self.images)) for value in self._theta_and_start(step))
@@ -176,10 +176,9 @@ class ChunkRun:
                 self.network,
                 self.static,
                 self.plan.static,
-                lambda name, a=a, b=b: self._unpacked(name, a, b),
-                lambda name: name in self.plan.by_node,
+                partial(self._unpacked, t0=a, t1=b),
+                self.plan.by_node.__contains__,
                 b - a,
-                {},
             )
             for step in self.plan.steps:
                 if (step.name, a, b) in todo:
@@ -241,10 +240,9 @@ class ChunkRun:
             self.network,
             self.static,
             self.plan.static,
-            lambda name: self._unpacked(name, t0, t1),
-            lambda name: name in self.plan.by_node,
+            partial(self._unpacked, t0=t0, t1=t1),
+            self.plan.by_node.__contains__,
             t1 - t0,
-            {},
         )
         x = _as_pixels(timed(step.value), t1 - t0)
         return x.transpose(1, 2, 0, 3)

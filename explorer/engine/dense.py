@@ -47,10 +47,9 @@ class TimedValues:
         spikes: Callable[[str], Tensor],
         spiking: Callable[[str], bool],
         T: int,
-        pool_state: dict[str, Tensor],
     ) -> None:
         self.network, self.static, self.static_names = network, static, static_names
-        self.spikes, self.spiking, self.T, self.pool_state = spikes, spiking, T, pool_state
+        self.spikes, self.spiking, self.T = spikes, spiking, T
         self._values: dict[str, Any] = {}
 
     def __call__(self, node: fx.Node) -> Any:
@@ -78,7 +77,7 @@ class TimedValues:
 
     def _pool_of_sums(self, node: fx.Node) -> Tensor:
         """Return maxpool(X(t)) - maxpool(X(t-1)), X the sum of the input so far."""
-        x = self(node.args[0])
+        x = self(node.all_input_nodes[0])
         sums = x.reshape(self.T, -1, *x.shape[1:]).cumsum(0)
         args, kwargs = fx.map_arg((node.args[1:], node.kwargs), self)
         pooled = call(self.network, node, (sums.flatten(0, 1), *args), kwargs)

@@ -174,7 +174,8 @@ class _Interpreter(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule, keep: set[str]) -> None:
         super().__init__(module)
-        self.keep, self.kept = keep, {}
+        self.keep = keep
+        self.kept: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)

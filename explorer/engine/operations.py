@@ -17,21 +17,94 @@ from explorer.engine.clip import TrainableClip
 
 # An affine map runs on every step's input as it stands: its mean over time is the map of the mean.
 AFFINE = frozenset(
-    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d linear batch_norm avg_pool1d avg_pool2d avg_pool3d "
-    "adaptive_avg_pool1d adaptive_avg_pool2d mean sum add sub rsub neg cat concat concatenate flatten view reshape "
-    "permute transpose contiguous getitem slice select pad constant_pad_nd chunk split split_with_sizes squeeze "
-    "unsqueeze unflatten interpolate upsample channel_shuffle pixel_shuffle zero_pad2d identity stack clone detach "
-    "to float expand expand_as alias dropout dropout2d feature_dropout alpha_dropout lift_fresh_copy _unsafe_view "
-    "narrow roll flip type_as".split()
+    [
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "linear",
+        "batch_norm",
+        "avg_pool1d",
+        "avg_pool2d",
+        "avg_pool3d",
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "mean",
+        "sum",
+        "add",
+        "sub",
+        "rsub",
+        "neg",
+        "cat",
+        "concat",
+        "concatenate",
+        "flatten",
+        "view",
+        "reshape",
+        "permute",
+        "transpose",
+        "contiguous",
+        "getitem",
+        "slice",
+        "select",
+        "pad",
+        "constant_pad_nd",
+        "chunk",
+        "split",
+        "split_with_sizes",
+        "squeeze",
+        "unsqueeze",
+        "unflatten",
+        "interpolate",
+        "upsample",
+        "channel_shuffle",
+        "pixel_shuffle",
+        "zero_pad2d",
+        "identity",
+        "stack",
+        "clone",
+        "detach",
+        "to",
+        "float",
+        "expand",
+        "expand_as",
+        "alias",
+        "dropout",
+        "dropout2d",
+        "feature_dropout",
+        "alpha_dropout",
+        "lift_fresh_copy",
+        "_unsafe_view",
+        "narrow",
+        "roll",
+        "flip",
+        "type_as",
+    ]
 )
 # Linear in one operand only: the others must not depend on the image.
-SCALING = frozenset("mul div truediv matmul mm addmm".split())
+SCALING = frozenset(["mul", "div", "truediv", "matmul", "mm", "addmm"])
 # About shapes and devices, not values.
-SHAPE_ONLY = frozenset("size getattr dim ndim numel sym_size floordiv eq _assert _assert_async shape".split())
-NO_OPS = frozenset(
-    "identity dropout dropout2d feature_dropout alpha_dropout contiguous clone detach alias to float lift_fresh_copy".split()
+SHAPE_ONLY = frozenset(
+    ["size", "getattr", "dim", "ndim", "numel", "sym_size", "floordiv", "eq", "_assert", "_assert_async", "shape"]
 )
-FINAL_ONLY = frozenset("softmax log_softmax sigmoid".split())
+NO_OPS = frozenset(
+    [
+        "identity",
+        "dropout",
+        "dropout2d",
+        "feature_dropout",
+        "alpha_dropout",
+        "contiguous",
+        "clone",
+        "detach",
+        "alias",
+        "to",
+        "float",
+        "lift_fresh_copy",
+    ]
+)
+FINAL_ONLY = frozenset(["softmax", "log_softmax", "sigmoid"])
 MAX_POOL = "max_pool2d"
 
 _SYNONYMS = {
@@ -116,16 +189,16 @@ def rectifier_cap(node: fx.Node, name: str, modules: dict[str, nn.Module]) -> tu
         return False, None
     defaults = (-1.0, 1.0) if name == "hardtanh" else (None, None)
     names = ("min_val", "max_val") if name == "hardtanh" else ("min", "max")
-    low, high = (
+    low, high = (  # type: ignore[assignment]
         node.args[i] if len(node.args) > i else node.kwargs.get(key, default)
         for i, key, default in zip((1, 2), names, defaults, strict=True)
     )
     if low != 0 or isinstance(high, fx.Node):
         return False, None
-    return (True, None) if high is None else (float(high) > 0, float(high))
+    return (True, None) if high is None else (float(high) > 0, float(high))  # type: ignore[arg-type]
 
 
-# Functions that write their first operand, and what to call in their place.
+# Calls that write their first operand or ask for its memory layout, and what to call in their place.
 PLAIN_FORMS: dict[Any, Any] = {
     operator.iadd: torch.add,
     operator.isub: torch.sub,
@@ -134,5 +207,14 @@ PLAIN_FORMS: dict[Any, Any] = {
     operator.add: torch.add,
     F.relu_: F.relu,
     torch.relu_: torch.relu,
+    torch.ops.aten.view.default: torch.ops.aten.reshape.default,
 }
-PLAIN_METHODS = {"add_": "add", "sub_": "sub", "mul_": "mul", "div_": "div", "relu_": "relu", "clamp_": "clamp"}
+PLAIN_METHODS = {
+    "view": "reshape",
+    "add_": "add",
+    "sub_": "sub",
+    "mul_": "mul",
+    "div_": "div",
+    "relu_": "relu",
+    "clamp_": "clamp",
+}

@@ -1,9 +1,9 @@
 """What lies between sites, as sums over taps of spike trains.
 
-The input current of most sites is a sum of convolutions, linear layers and shortcuts of spike trains, perhaps pooled on
-the way. All of these are taps: "for output pixel (y, x), read source pixel (y * stride + dy, x * stride + dx), and add a
-weight row for every channel that spiked". A segment that can be written so runs in exact integer arithmetic; any other
-runs as traced, in float32 (see `dense.py`).
+The input current of most sites is a sum of convolutions, linear layers and shortcuts of spike trains, perhaps pooled
+on the way. All of these are taps: "for output pixel (y, x), read source pixel (y stride + dy, x stride + dx), and add
+a weight row for every channel that spiked". A segment that can be written so runs in exact integer arithmetic; any
+other runs as traced, in float32 (see `dense.py`).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class _Builder:
             return True
         name = self.network.names[node.name]
         if name in NO_OPS and self.network.kinds[node.name] == "affine":
-            return self.add_expression(node.args[0], shape)
+            return self.add_expression(node.all_input_nodes[0], shape)
         if name == "add" and node.kwargs.get("alpha", 1) == 1 and len(node.args) == 2:
             a, b = node.args
             if isinstance(a, fx.Node) and isinstance(b, fx.Node):
@@ -197,7 +197,9 @@ class _Builder:
             rows = np.zeros((0, shape[0]))
             empty = np.zeros(0, np.int64)
             taps = np.zeros((0, 10), np.int64)
-            return Segment((), taps, rows, empty, empty, empty, self._bias(shape), tuple(self.static), shape[0], height, width)
+            return Segment(
+                (), taps, rows, empty, empty, empty, self._bias(shape), tuple(self.static), shape[0], height, width
+            )
         taps = np.array(self.taps, np.int64)
         taps[:, 6] = self._offsets()[taps[:, 9]]
         return Segment(
@@ -282,8 +284,12 @@ def resolve(network: Network, node: Any) -> View | None:
 def spiking_pool(network: Network, node: fx.Node) -> bool:
     """Tell whether a max pool sees one source's spikes as they are, so that its own output is spikes."""
     view = resolve(network, node.args[0])
-    return view is not None and not view.flat and len(view.parts) == 1 and view.parts[0].inner == ((0, 0, 1.0),) and (
-        view.parts[0].stride == 1 and view.parts[0].at == 0 and view.parts[0].channels == view.channels
+    return (
+        view is not None
+        and not view.flat
+        and len(view.parts) == 1
+        and view.parts[0].inner == ((0, 0, 1.0),)
+        and (view.parts[0].stride == 1 and view.parts[0].at == 0 and view.parts[0].channels == view.channels)
     )
 
 
@@ -341,20 +347,24 @@ def _average_pool(view: View, node: fx.Node, module: Any, shape: tuple[int, ...]
 def _square(value: Any) -> int | None:
     if isinstance(value, int):
         return value
+    if isinstance(value, fx.Node):
+        return None
     return value[0] if len(set(value)) == 1 else None
 
 
 def _over_space(node: fx.Node) -> bool:
-    dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     dims = [dims] if isinstance(dims, int) else dims
     return dims is not None and sorted(d % 4 for d in dims) == [2, 3]
 
 
 def _strided(view: View, node: fx.Node, shape: tuple[int, ...]) -> View | None:
-    index = node.args[1]
+    index: Any = node.args[1]
     if not isinstance(index, tuple) or len(index) != 4 or not all(isinstance(i, slice) for i in index):
         return None
-    if any(i.start not in (None, 0) or i.stop is not None for i in index) or any(i.step not in (None, 1) for i in index[:2]):
+    if any(i.start not in (None, 0) or i.stop is not None for i in index) or any(
+        i.step not in (None, 1) for i in index[:2]
+    ):
         return None
     steps = {i.step or 1 for i in index[2:]}
     if len(steps) != 1:
@@ -365,7 +375,7 @@ def _strided(view: View, node: fx.Node, shape: tuple[int, ...]) -> View | None:
 
 
 def _channel_pad(view: View, node: fx.Node, shape: tuple[int, ...]) -> View | None:
-    given = dict(zip(("input", "pad", "mode", "value"), node.args, strict=False)) | dict(node.kwargs)
+    given: dict[str, Any] = dict(zip(("input", "pad", "mode", "value"), node.args, strict=False)) | dict(node.kwargs)
     pad = list(given["pad"])
     if given.get("mode", "constant") != "constant" or given.get("value") not in (None, 0, 0.0):
         return None

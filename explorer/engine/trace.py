@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from explorer.engine.clip import TrainableClip
-from explorer.engine.errors import TraceError
+from explorer.engine.errors import TraceError, UnsupportedLayerError
 from explorer.engine.graph import Kind, Network, ReportRow, Site, Unsupported, state_fingerprint
 from explorer.engine.operations import (
     AFFINE,
@@ -30,7 +32,14 @@ TRACE_TOLERANCE = 1e-4
 
 
 class _Tracer(fx.Tracer):
-    """Keep the trainable clip whole, as torch's own layers are."""
+    """Keep the trainable clip whole, as torch's own layers are; look into layers made on the fly."""
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            self.path_of_module(m)
+        except NameError:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, TrainableClip) or super().is_leaf_module(m, module_qualified_name)
@@ -69,6 +78,7 @@ def trace(model: nn.Module, example: Tensor) -> Network:
     module.graph.lint()
     module.recompile()
     ShapeProp(module).propagate(example.clone())
+    _fold_sizes(module)
     network = _mark(module, example, notes)
     _check_same_scores(network, example, expected)
     return network
@@ -81,7 +91,13 @@ def _capture(model: nn.Module, expected: Any) -> fx.GraphModule:
     if isinstance(model, fx.GraphModule):
         return model
     try:
-        return fx.GraphModule(model, _Tracer().trace(model))
+        defaults = {
+            p.name: p.default
+            for p in list(inspect.signature(model.forward).parameters.values())[1:]
+            if p.default is not p.empty
+        }
+        graph = _Tracer().trace(model, concrete_args=defaults or None)
+        return fx.GraphModule(model, graph)
     except Exception as error:
         raise TraceError(
             f"The network's control flow depends on its data: {error}. Replace the `if` or loop over tensor values "
@@ -92,7 +108,14 @@ def _capture(model: nn.Module, expected: Any) -> fx.GraphModule:
 def _normalise(module: fx.GraphModule) -> dict[str, str]:
     """Turn in-place calls into plain ones, and functional layers with fixed weights into modules."""
     modules = dict(module.named_modules())
-    for node in list(module.graph.nodes):
+    nodes = list(module.graph.nodes)
+    position = {node: i for i, node in enumerate(nodes)}
+    for node in nodes:
+        if _writes_operand(node, modules) and node.args and isinstance(node.args[0], fx.Node):
+            later = [user for user in node.args[0].users if position[user] > position[node]]
+            for user in later:
+                user.replace_input_with(node.args[0], node)
+    for node in nodes:
         if node.op == "call_function":
             node.target = PLAIN_FORMS.get(node.target, node.target)
         elif node.op == "call_method":
@@ -105,6 +128,50 @@ def _normalise(module: fx.GraphModule) -> dict[str, str]:
             _functional_layer(module, node, canonical_name(node, modules))
     module.recompile()
     return {}
+
+
+def _writes_operand(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Tell whether a call changes its first operand in place."""
+    if node.kwargs.get("inplace"):
+        return True
+    if node.op == "call_module":
+        return bool(getattr(modules.get(str(node.target)), "inplace", False))
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    if isinstance(node.target, torch._ops.OpOverload):
+        name = node.target._schema.name
+    return name in ("iadd", "isub", "imul", "itruediv") or (name.endswith("_") and not name.endswith("__"))
+
+
+def _fold_sizes(module: fx.GraphModule) -> None:
+    """Replace sizes of channels and pixels, which the example fixes, by their numbers; the batch stays open."""
+    modules = dict(module.named_modules())
+    for node in list(module.graph.nodes):
+        name = canonical_name(node, modules) if node.op in ("call_function", "call_method") else ""
+        index = node.args[1] if len(node.args) > 1 else None
+        if name == "getitem" and isinstance(index, int) and isinstance(node.args[0], fx.Node):
+            size = node.args[0]
+            whole = size.op in ("call_function", "call_method") and len(size.args) == 1 + (size.op == "call_function")
+            if not whole or canonical_name(size, modules) not in ("size", "getattr"):
+                continue
+            source = size.args[0]
+        elif name in ("size", "sym_size") and isinstance(index, int):
+            source = node.args[0]
+        else:
+            continue
+        meta = source.meta.get("tensor_meta") if isinstance(source, fx.Node) else None
+        if meta is None or not hasattr(meta, "shape") or index % len(meta.shape) == 0:
+            continue
+        number = int(meta.shape[index])
+        for user in list(node.users):
+            swap = partial(_swapped, old=node, new=number)
+            user.args, user.kwargs = fx.map_arg((user.args, user.kwargs), swap)
+        module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _swapped(node: fx.Node, old: fx.Node, new: int) -> Any:
+    return new if node is old else node
 
 
 def _functional_layer(module: fx.GraphModule, node: fx.Node, name: str) -> None:
@@ -155,7 +222,7 @@ def _layer(name: str, given: dict[str, Any], tensors: dict[str, Tensor]) -> nn.M
         layer = nn.Conv2d(
             weight.shape[1] * groups,
             weight.shape[0],
-            tuple(weight.shape[2:]),
+            _pair(list(weight.shape[2:])),
             stride=_pair(given.get("stride", 1)),
             padding=_pair(given.get("padding", 0)),
             dilation=_pair(given.get("dilation", 1)),
@@ -194,7 +261,9 @@ def _fold_batch_norm(module: fx.GraphModule) -> dict[str, str]:
             continue
         layer, norm = modules[str(before.target)], modules[str(node.target)]
         if norm.running_mean is None:
-            raise TraceError(f"{node.target}: batch norm without running statistics. Train or load a network with them.")
+            raise TraceError(
+                f"{node.target}: batch norm without running statistics. Train or load a network with them."
+            )
         used = sum(n.op == "call_module" and n.target == before.target for n in module.graph.nodes)
         if isinstance(layer, nn.Conv1d | nn.Conv2d):
             fused: nn.Module = fuse_conv_bn_eval(copy.deepcopy(layer).double(), copy.deepcopy(norm).double()).float()
@@ -291,6 +360,8 @@ def _mark(module: fx.GraphModule, example: Tensor, notes: dict[str, str]) -> Net
             unsupported.append(problem)
             rows.append(ReportRow(where, "unsupported", shapes[node.name], f"{problem.why} {problem.mend}"))
     if not sites:
+        if unsupported:
+            raise UnsupportedLayerError(" ".join(str(problem) for problem in unsupported[:3]))
         raise TraceError(
             "The network calls no ReLU, so there is nothing to convert. Choose a network with ReLU, ReLU6, "
             "clamp(min=0) or the trainable clip between its layers."
@@ -350,6 +421,6 @@ def _check_same_scores(network: Network, example: Tensor, expected: Tensor) -> N
     difference = float((scores - expected.float()).abs().max()) / scale
     if not difference <= TRACE_TOLERANCE:
         raise TraceError(
-            f"The traced graph's scores differ from the network's by {difference:.1e} of the largest score. The network "
-            "probably changes a tensor in place that it uses again; assign the result instead."
+            f"The traced graph's scores differ from the network's by {difference:.1e} of the largest score. The "
+            "network probably changes a tensor in place that it uses again; assign the result instead."
         )

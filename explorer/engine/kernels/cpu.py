@@ -7,7 +7,7 @@ hence the same whatever the order, the batch or the number of threads.
 
 Two ways to sum the weights of the spikes that arrived:
 * `table_scan`: every byte of spikes looks up the sum of its eight weights. Cost independent of the rates; small layers.
-* `event_scan`: the spikes of a receptive field are listed once and their weight rows added. Cost by spikes; wide layers.
+* `event_scan`: the spikes of a receptive field are listed once and their weight rows added. Cost by spikes; wide ones.
 `dense_scan` takes currents computed elsewhere. All three finish a step alike:
     x = sum * scale + const;  v = v + x;  z = [v >= theta];  v = v - theta z
 """
@@ -146,9 +146,7 @@ def event_scan(lanes: int) -> Any:
     """Return the compiled scan that adds one weight row a spike, `lanes` channels at a time."""
 
     @njit(**_OPTIONS)
-    def scan(
-        spikes, sources, taps, shape, rows, scale, const, const_step, theta, v, out, x_out, spiking, bits, ones
-    ):
+    def scan(spikes, sources, taps, shape, rows, scale, const, const_step, theta, v, out, x_out, spiking, bits, ones):
         n_images, height, width, T, tiles, out_bytes = shape
         channels = tiles * lanes
         n_taps = taps.shape[0]
@@ -319,18 +317,22 @@ def add_counts(spikes, T, n_bytes, counts, bit_value):
 
 
 @njit(**_OPTIONS)
-def unpack(spikes, shape, first, last, theta, out):
+def unpack(spikes, shape, first, last, theta, out, bit_value):
     """Write theta * z of steps first to last as float32 [T, image, pixel, channels].
 
-    spikes: uint8, flat [image, pixel, T, bytes].
+    spikes: uint8, flat [image, pixel, T, bytes]; theta: float32, padded to whole bytes of channels.
     """
     n_images, pixels, T, n_bytes, channels = shape
+    whole = channels // 8
     for t in range(first, last):
         for image in range(n_images):
             for p in range(pixels):
                 begin = ((t * n_images + image) * pixels + p) * channels
                 step = ((image * pixels + p) * T + t) * n_bytes
-                for c in range(channels):
+                for b in range(whole):
+                    z = load(bit_value, np.intp(spikes[step + b]) * 8, 8)
+                    store(out, begin + 8 * b, mul(to_float(z), load(theta, 8 * b, 8)))
+                for c in range(8 * whole, channels):
                     on = (spikes[step + (c >> 3)] >> (c & 7)) & 1
                     out[begin + c] = theta[c] if on else np.float32(0)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,19 @@ from explorer.engine.kernels import cpu
 from explorer.engine.segment import IntegerWeights, Segment
 
 MAX_THREADS = 8
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc not to hand freed arrays back to the system: faulting them in again cost as much as computing them.
+
+    Peak memory is the same, since the largest amount in use decides it. Elsewhere than on glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TOP_PAD, 16 * 2**20)
 
 
 class NumbaBackend:
@@ -24,6 +39,7 @@ class NumbaBackend:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), "scan")
         self.byte_table = cpu.byte_table
+        keep_freed_memory()
 
     def _each_slice(self, n: int, work: Callable[[int, int], None]) -> None:
         """Call work(first, last) on slices of range(n), as many as torch may use threads."""
@@ -32,7 +48,7 @@ class NumbaBackend:
             work(0, n)
             return
         edges = [round(i * n / slices) for i in range(slices + 1)]
-        futures = [self._pool.submit(work, a, b) for a, b in zip(edges[1:-1], edges[2:], strict=True)]
+        futures = [self._pool.submit(work, a, b) for a, b in pairwise(edges[1:])]
         work(edges[0], edges[1])
         for future in futures:
             future.result()
@@ -100,7 +116,14 @@ class NumbaBackend:
         flat = [s.reshape(images, -1) for s in spikes]
         together = flat[0] if len(flat) == 1 else np.concatenate(flat, 1) if flat else np.empty((images, 0), np.uint8)
         together = np.ascontiguousarray(together)
-        tail = (const.reshape(-1), stored if const.ndim > 1 else 0, theta, v.reshape(-1), out.reshape(-1), x.reshape(-1))
+        tail = (
+            const.reshape(-1),
+            stored if const.ndim > 1 else 0,
+            theta,
+            v.reshape(-1),
+            out.reshape(-1),
+            x.reshape(-1),
+        )
         if weights.table or not spikes:
             kernel = cpu.table_scan(weights.lanes)
             kernel(together, segment.taps, shape, weights.data, weights.scale, *tail, spiking)
@@ -162,10 +185,12 @@ class NumbaBackend:
         """Return amplitude * z as float32 [T, B, pixels, channels]."""
         images, pixels, T, n_bytes = spikes.shape
         out = np.empty((T, images, pixels, shape[0]), np.float32)
-        value = amplitude.astype(np.float32)
+        value = np.zeros(n_bytes * 8, np.float32)
+        value[: shape[0]] = amplitude
 
         def work(a: int, b: int) -> None:
-            cpu.unpack(spikes.reshape(-1), (images, pixels, T, n_bytes, shape[0]), a, b, value, out.reshape(-1))
+            where = (images, pixels, T, n_bytes, shape[0])
+            cpu.unpack(spikes.reshape(-1), where, a, b, value, out.reshape(-1), cpu.BIT_VALUE)
 
         self._each_slice(T, work)
         return out
@@ -174,4 +199,3 @@ class NumbaBackend:
 def _words(spikes: np.ndarray) -> np.ndarray:
     flat = np.ascontiguousarray(spikes).reshape(-1)
     return flat.view(np.uint64) if flat.size % 8 == 0 else flat
-

@@ -1,0 +1,259 @@
+"""Measure the engine against T forward passes and against SpikingJelly: `python -m benchmarks.simulate --json`.
+
+The unit is the "dense limit": T forwards of the float32 ANN, channels-last, batch norm folded, at its best batch. All
+figures of a network come from one process, the same weights and images; ratios are medians of repeated runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import platform
+import statistics
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+
+from explorer.engine import (
+    CalibrationSpec,
+    ConversionSpec,
+    Network,
+    Percentile,
+    Record,
+    SimulationSpec,
+    SpikeStore,
+    SpikingNetwork,
+    calibrate,
+    convert,
+    simulate,
+    trace,
+)
+from explorer.engine.analysis import neuron_trace
+from explorer.zoo.architectures import build
+from explorer.zoo.data import Embedded, load_images
+from explorer.zoo.images import normalise
+from explorer.zoo.registry import available, load
+
+T = 32
+QUIET = Record(counts=False, v_end=False)
+
+
+def median_seconds(work: Callable[[], Any], repeats: int) -> float:
+    """Return the median of several timed calls after one that is not counted."""
+    work()
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def load_network(name: str) -> tuple[torch.nn.Module, Any, str]:
+    """Return a shipped network, or its architecture with random weights and warmed batch-norm statistics."""
+    shipped = [card.name for card in available() if card.name.startswith(name)]
+    if shipped:
+        net, card = load(shipped[0])
+        return net, card, shipped[0]
+    _, card = load("resnet20-relu")
+    torch.manual_seed(0)
+    net = build(f"{name}-relu")
+    images = normalise(load_images(Embedded(), card, n=256, part="calibration").images, card)
+    net.train()
+    with torch.no_grad():
+        for i in range(0, 256, 64):
+            net(images[i : i + 64])
+    return net.eval(), card, f"{name} with random weights"
+
+
+def dense_limit(network: Network, images: torch.Tensor, repeats: int) -> float:
+    """Return the seconds of T forwards of all images at the best of some batch sizes."""
+    net = network.graph_module.to(memory_format=torch.channels_last)
+    images = images.to(memory_format=torch.channels_last)
+
+    def forwards(batch: int) -> None:
+        with torch.no_grad():
+            for i in range(0, len(images), batch):
+                net(images[i : i + batch])
+
+    one = min(median_seconds(lambda b=b: forwards(b), repeats) for b in (8, 16, 32, 48, 96))
+    return one * T
+
+
+def spikingjelly_seconds(model: torch.nn.Module, images: torch.Tensor, repeats: int) -> float:
+    """Return the seconds of SpikingJelly's converter in its tutorial's loop, batch 48."""
+    import io
+    from contextlib import redirect_stdout
+
+    from spikingjelly.activation_based import ann2snn
+
+    loader = [(images[i : i + 32], torch.zeros(32)) for i in range(0, len(images), 32)]
+    with redirect_stdout(io.StringIO()):
+        recipe = ann2snn.RateCodingRecipe(dataloader=loader, mode="99.9%")
+        snn = ann2snn.Converter(recipe).convert(copy.deepcopy(model)).eval()
+
+    def loop() -> None:
+        with torch.no_grad():
+            for i in range(0, len(images), 48):
+                for module in snn.modules():
+                    if hasattr(module, "reset"):
+                        module.reset()
+                total: Any = 0
+                for _ in range(T):
+                    total = total + snn(images[i : i + 48])
+
+    return median_seconds(loop, repeats)
+
+
+def tweaks(
+    network: Network, snn: SpikingNetwork, images: torch.Tensor, full: float, repeats: int
+) -> tuple[float, float]:
+    """Return the mean over sites of the cost of changing one site's potential, and that of the last site, over full."""
+    costs = []
+    for k, site in enumerate(network.sites):
+        store = SpikeStore(2**31)
+        simulate(snn, images, SimulationSpec(T=T, record=QUIET), store=store)
+        times = []
+        for i in range(max(1, repeats // 2)):
+            spec = snn.spec.with_site(site.name, v_init=0.3 + 0.01 * i + 0.001 * k)
+            begin = time.perf_counter()
+            simulate(convert(network, snn.calibration, spec), images, SimulationSpec(T=T, record=QUIET), store=store)
+            times.append(time.perf_counter() - begin)
+        costs.append(statistics.median(times))
+    return statistics.mean(costs) / full, costs[-1] / full
+
+
+def extension(snn: SpikingNetwork, images: torch.Tensor, repeats: int) -> float:
+    """Return the cost of going on from T = 32 to 64 over that of a full run at 64."""
+    full, more = [], []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        simulate(snn, images, SimulationSpec(T=2 * T, record=QUIET), store=SpikeStore(2**31))
+        full.append(time.perf_counter() - begin)
+        store = SpikeStore(2**31)
+        simulate(snn, images, SimulationSpec(T=T, record=QUIET), store=store)
+        begin = time.perf_counter()
+        simulate(snn, images, SimulationSpec(T=2 * T, record=QUIET), store=store)
+        more.append(time.perf_counter() - begin)
+    return statistics.median(more) / statistics.median(full)
+
+
+def trace_ms(network: Network, snn: SpikingNetwork, images: torch.Tensor, repeats: int) -> tuple[float, float]:
+    """Return milliseconds to trace a neuron of one image at T = 64: mean over sites with the rest kept, and from none.
+
+    The second is the worst case: the last site, nothing kept.
+    """
+    store = SpikeStore(2**30)
+    one = images[:1]
+    simulate(snn, one, SimulationSpec(T=64, record=QUIET), store=store)
+    kept = [
+        median_seconds(lambda s=s: neuron_trace(snn, one, s.name, s.neurons // 2, 64, store=store), repeats)
+        for s in network.sites
+    ]
+    last = network.sites[-1]
+    fresh = median_seconds(lambda: neuron_trace(snn, one, last.name, last.neurons // 2, 64), repeats)
+    return 1e3 * statistics.mean(kept), 1e3 * fresh
+
+
+def resident_mb() -> float:
+    """Return this process's resident memory."""
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def peak_mb(network: Network, snn: SpikingNetwork, images: torch.Tensor, steps: int) -> float:
+    """Return how much resident memory a run with the default store adds to that of the ANN's forward."""
+    network.forward(images)
+    base, seen, done = resident_mb(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            seen[0] = max(seen[0], resident_mb())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    simulate(snn, images, SimulationSpec(T=steps, record=QUIET), store=SpikeStore())
+    done.set()
+    watcher.join()
+    return seen[0] - base
+
+
+def measure(name: str, n_images: int, repeats: int, quick: bool) -> dict[str, Any]:
+    """Measure one network; see the table in benchmarks/README.md."""
+    model, card, label = load_network(name)
+    images = normalise(load_images(Embedded(), card, n=500).images, card)
+    network = trace(model, images[:1])
+    calibration = calibrate(network, images[:64], CalibrationSpec(Percentile(99.9)))
+    snn = convert(network, calibration, ConversionSpec())
+    few = images[:n_images]
+    limit = dense_limit(network, few, repeats)
+    full = median_seconds(lambda: simulate(snn, few, SimulationSpec(T=T, record=QUIET)), repeats)
+    result = simulate(snn, few, SimulationSpec(T=T, record=QUIET))
+    loose = SimulationSpec(T=T, record=QUIET, integer=False)
+    floating = median_seconds(lambda: simulate(snn, few, loose), max(1, repeats // 2))
+    jelly = spikingjelly_seconds(model, few, max(1, repeats // 2))
+    mean, last = tweaks(network, snn, few, full, 1 if quick else repeats)
+    kept, fresh = trace_ms(network, snn, images, repeats)
+    neurons = sum(s.neurons for s in network.sites)
+    return {
+        "network": label,
+        "images": n_images,
+        "T": T,
+        "dense_limit_s": limit,
+        "full_s": full,
+        "full_ratio": full / limit,
+        "float_path_ratio": floating / limit,
+        "spikingjelly_s": jelly,
+        "spikingjelly_ratio": jelly / limit,
+        "speedup_over_spikingjelly": jelly / full,
+        "tweak_mean_ratio": mean,
+        "tweak_last_ratio": last,
+        "extend_ratio": extension(snn, few, max(1, repeats // 2)),
+        "trace_ms": kept,
+        "trace_fresh_ms": fresh,
+        "peak_mb": peak_mb(network, snn, images[:50] if quick else images, 256),
+        "mean_rate": sum(result.spike_totals.values()) / (neurons * n_images * T),
+        "paths": result.paths,
+    }
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--quick", action="store_true", help="fewer images and repeats, under a minute")
+    parser.add_argument("--networks", default="resnet20,vgg16")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    repeats, images = (1, 24) if args.quick else (5, 96)
+    report: dict[str, Any] = {
+        "machine": f"{platform.processor() or platform.machine()}, {args.threads} threads, "
+        f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}",
+    }
+    for name in args.networks.split(","):
+        begin = time.perf_counter()
+        report[name] = measure(name, images, repeats, args.quick)
+        print(f"{name}: {time.perf_counter() - begin:.0f} s", file=sys.stderr)
+    if args.json:
+        print(json.dumps(report, indent=2))
+        return
+    for name in args.networks.split(","):
+        rows = {k: v for k, v in report[name].items() if k != "paths"}
+        rows["paths"] = dict(Counter(report[name]["paths"].values()))
+        print(name, *(f"  {k}: {v:.3f}" if isinstance(v, float) else f"  {k}: {v}" for k, v in rows.items()), sep="\n")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    main()
