@@ -11,25 +11,46 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-import streamlit as st
+import streamlit as st  # noqa: E402
 
-from explorer.ui import frame, sidebar, state
+from explorer.ui import frame, sidebar, state  # noqa: E402
 
 st.set_page_config(page_title="ANN to SNN explorer", page_icon=":material/neurology:", layout="wide")
 
 PAGES = {
-    "explorer": ("Explorer", ":material/travel_explore:", "The whole story on one screen: thresholds, potentials, accuracy."),
+    "explorer": (
+        "Explorer",
+        ":material/travel_explore:",
+        "The whole story on one screen: thresholds, potentials, accuracy.",
+    ),
     "membrane_lab": ("Membrane lab", ":material/ssid_chart:", "One neuron at a time: click a feature map, play time."),
-    "rates_and_errors": ("Rates and errors", ":material/grid_on:", "Where the conversion error comes from, by layer and cause."),
-    "accuracy_and_ablation": ("Accuracy and ablation", ":material/show_chart:", "How many steps are enough, and what each setting does."),
+    "rates_and_errors": (
+        "Rates and errors",
+        ":material/grid_on:",
+        "Where the conversion error comes from, by layer and cause.",
+    ),
+    "accuracy_and_ablation": (
+        "Accuracy and ablation",
+        ":material/show_chart:",
+        "How many steps are enough, and what each setting does.",
+    ),
     "theory": ("Theory", ":material/stairs:", "One neuron, no network: why one half is the best start."),
     "energy": ("Energy and sparsity", ":material/bolt:", "Spikes, additions and what they might cost."),
 }
 
 state.begin()
-pages = {name: st.Page(ROOT / "pages" / f"{name}.py", title=title, icon=icon, help=help, default=name == "explorer",
-                       url_path=None if name == "explorer" else name)
-         for name, (title, icon, help) in PAGES.items() if (ROOT / "pages" / f"{name}.py").exists()}
+pages = {
+    name: st.Page(
+        ROOT / "pages" / f"{name}.py",
+        title=title,
+        icon=icon,
+        help=help,
+        default=name == "explorer",
+        url_path=None if name == "explorer" else name,
+    )
+    for name, (title, icon, help) in PAGES.items()
+    if (ROOT / "pages" / f"{name}.py").exists()
+}
 st.session_state["pages"] = pages
 page = st.navigation(list(pages.values()))
 frame.top(page.title)

@@ -9,7 +9,11 @@ from explorer.ui import frame, state, tour
 from explorer.ui.components import chart
 from explorer.ui.settings import BY_NAME
 
-KINDS = {"uniform": "Uniform between 0 and θ", "half-normal": "Half-normal, deviation θ / 3", "layer": "The chosen layer's own"}
+KINDS = {
+    "uniform": "Uniform between 0 and θ",
+    "half-normal": "Half-normal, deviation θ / 3",
+    "layer": "The chosen layer's own",
+}
 
 frame.question("One neuron under constant input, no network: why is one half of the threshold the best start?")
 columns = st.columns(4)
@@ -17,12 +21,20 @@ st.session_state.setdefault("theory_theta", 1.0)
 st.session_state.setdefault("theory_T", 8)
 st.session_state.setdefault("theory_x", 0.42)
 st.session_state.setdefault("theory_v", BY_NAME["v_init"].clamp(state.current().v_init))
-theta = columns[0].slider("Threshold θ (activation units)", 0.25, 4.0, step=0.05, key="theory_theta", persist_state="session")
+theta = columns[0].slider(
+    "Threshold θ (activation units)", 0.25, 4.0, step=0.05, key="theory_theta", persist_state="session"
+)
 T = columns[1].slider("Time-steps T", 1, 64, key="theory_T", persist_state="session")
 v_init = columns[2].slider("v_init (share of θ)", -0.5, 1.5, step=0.01, key="theory_v", persist_state="session")
 x0 = columns[3].slider("Input x (share of θ)", -0.1, 1.3, step=0.01, key="theory_x", persist_state="session") * theta
-kind = st.radio("Inputs are distributed", list(KINDS), format_func=KINDS.get, horizontal=True, key="theory_kind",
-                persist_state="session")
+kind = st.radio(
+    "Inputs are distributed",
+    list(KINDS),
+    format_func=KINDS.get,
+    horizontal=True,
+    key="theory_kind",
+    persist_state="session",
+)
 
 layer = None
 if kind == "layer":
@@ -30,21 +42,31 @@ if kind == "layer":
     name = view.settings.layer
     share = np.maximum(view.look.a[name], 0) / view.look.theta[name]
     layer = theta * share[share > 0].ravel()
-    st.caption(f"Positive activations of {name} on image {view.settings.image}, scaled so that its threshold is θ "
-               f"({layer.size} values). Zeros are left out: with v_init below 1 they never fire.")
+    st.caption(
+        f"Positive activations of {name} on image {view.settings.image}, scaled so that its threshold is θ "
+        f"({layer.size} values). Zeros are left out: with v_init below 1 they never fire."
+    )
 sample = theory.inputs(kind, theta, layer)
 mean, square = theory.moments(sample, theta, T, v_init)
-best = theory.best_start(sample, theta, T)
+best, unbiased = theory.best_start(sample, theta, T), theory.unbiased_start(sample, theta, T)
 
 n = int(theory.spikes(np.array(x0), theta, T, v_init))
-st.latex(rf"n = \mathrm{{clip}}\!\left(\left\lfloor \frac{{T x}}{{\theta}} + v_\mathrm{{init}} \right\rfloor, 0, T\right)"
-         rf" = \mathrm{{clip}}\!\left(\left\lfloor \frac{{{T} \cdot {x0:.3g}}}{{{theta:.3g}}} + {v_init:.2f} \right\rfloor, 0, {T}\right)"
-         rf" = {n}, \qquad \hat a = \frac{{\theta n}}{{T}} = {theta * n / T:.3g}")
+st.latex(
+    rf"n = \mathrm{{clip}}\!\left(\left\lfloor \frac{{T x}}{{\theta}} + v_\mathrm{{init}} \right\rfloor, 0, T\right)"
+    rf" = \mathrm{{clip}}\!\left(\left\lfloor \frac{{{T} \cdot {x0:.3g}}}{{{theta:.3g}}} + {v_init:.2f} \right\rfloor, 0, {T}\right)"
+    rf" = {n}, \qquad \hat a = \frac{{\theta n}}{{T}} = {theta * n / T:.3g}"
+)
 metrics = st.columns(4)
-metrics[0].metric("Mean error (units)", f"{mean:+.5f}")
-metrics[1].metric("Mean squared error (units²)", f"{square:.3g}")
-metrics[2].metric("θ² / 12 T² (units²)", f"{theta**2 / 12 / T**2:.3g}", help="The least possible with uniform inputs, at v_init = 1/2.")
-metrics[3].metric("Best v_init for these inputs", f"{best:.2f}", help="Searched in steps of 0.01 between 0 and 1.")
+metrics[0].metric("Mean error (units)", f"{round(mean, 5) + 0.0:+.5f}")
+metrics[1].metric(
+    "Mean squared error (units²)",
+    f"{square:.3g}",
+    help=f"Uniform inputs: θ²/12T² = {theta**2 / 12 / T**2:.3g} at one half, θ²/3T² = {theta**2 / 3 / T**2:.3g} at zero.",
+)
+metrics[2].metric("Least squared error at v_init", f"{best:.2f}", help="Searched in steps of 0.01 between 0 and 1.")
+metrics[3].metric(
+    "Zero mean error at v_init", f"{unbiased:.2f}", help="Nearest to zero, searched in steps of 0.01 between 0 and 1."
+)
 
 left, right = st.columns(2)
 with left:
@@ -53,8 +75,16 @@ with left:
 with right:
     before, after, fired = theory.step(x0, theta, T, v_init)
     trace = Trace("v(t)", np.full(T, x0), before, after, fired, theta, v_init * theta, float(np.clip(x0, 0, theta)))
-    chart(membrane_figure([trace]).update_layout(height=340), "theory_membrane", f"Membrane of this neuron: {n} spikes.")
-    chart(theory.square_figure(sample, theta, T, v_init), "theory_square", f"Mean squared error against v_init; least at {best:.2f}.")
+    chart(
+        membrane_figure([trace]).update_layout(height=340), "theory_membrane", f"Membrane of this neuron: {n} spikes."
+    )
+    chart(
+        theory.square_figure(sample, theta, T, v_init),
+        "theory_square",
+        f"Mean squared error against v_init; least at {best:.2f}.",
+    )
 chart(theory.density_figure(sample, theta), "theory_density", f"Distribution of inputs: {KINDS[kind]}.")
-st.caption(f"Assumptions: constant input in every step, T = {T}, θ = {theta:.3g}, {sample.size} evenly weighted inputs, nothing random.")
+st.caption(
+    f"Assumptions: constant input in every step, T = {T}, θ = {theta:.3g}, {sample.size} evenly weighted inputs, nothing random."
+)
 tour.lesson("theory")

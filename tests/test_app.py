@@ -52,7 +52,10 @@ def test_moving_a_slider_changes_trace_and_curve(name, value):
     assert not np.array_equal(curve(at), old)
 
 
-@pytest.mark.parametrize(("name", "value"), [("rule", "max"), ("rule", "mse"), ("per", "channel"), ("start", "uniform"), ("start", "gaussian")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rule", "max"), ("rule", "mse"), ("per", "channel"), ("start", "uniform"), ("start", "gaussian")],
+)
 def test_choosing_another_rule_changes_the_trace(name, value):
     at = open_app()
     before = membrane(at)
@@ -98,9 +101,20 @@ def test_presets_undo_and_reset():
 def test_a_layer_from_the_link_changes_trace_and_table():
     plain = open_app()
     site = plain.selectbox(key="set_layer").value
-    at = settle(open_app(Settings(**{**SMALL.__dict__, "layer": site, "channel": plain.number_input(key="set_channel").value,
-                                     "row": plain.number_input(key="set_row").value, "column": plain.number_input(key="set_column").value,
-                                     "sites": ((site, 0.5, 0.25),)})))
+    at = settle(
+        open_app(
+            Settings(
+                **{
+                    **SMALL.__dict__,
+                    "layer": site,
+                    "channel": plain.number_input(key="set_channel").value,
+                    "row": plain.number_input(key="set_row").value,
+                    "column": plain.number_input(key="set_column").value,
+                    "sites": ((site, 0.5, 0.25),),
+                }
+            )
+        )
+    )
     assert not np.array_equal(membrane(at), membrane(plain))
     row = at.dataframe[0].value.set_index("layer").loc[site]
     assert (row["scale"], row["v_init"]) == (0.5, 0.25)
@@ -119,8 +133,10 @@ def test_pins_stay_and_are_forgotten():
     assert at.session_state["pins"] == []
 
 
-@pytest.mark.parametrize(("key", "value", "words"), [
-    ("set_source", "/no/such/folder", "folder|exist|found"), ("set_image", 9999, "Choose 0 to 1999")])
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [("set_source", "/no/such/folder", "folder|exist|found"), ("set_image", 9999, "Choose 0 to 1999")],
+)
 def test_bad_input_is_explained_and_the_last_good_result_stays(key, value, words):
     import re
 
@@ -175,8 +191,14 @@ def test_exported_script_reproduces_the_number(tmp_path):
     at = settle(open_app(settings))
     file = tmp_path / "run.py"
     file.write_text(script(settings, 32), encoding="utf-8")
-    done = subprocess.run([sys.executable, str(file)], cwd=ROOT, env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
-                          capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, str(file)],
+        cwd=ROOT,
+        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     shown = float(metric(at, "SNN top-1").removesuffix(" %"))
     assert abs(100 * float(done.stdout.split()[1]) - shown) < 0.06

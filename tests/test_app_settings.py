@@ -24,19 +24,33 @@ def test_defaults_make_a_short_link():
     assert changes(Settings()) == {} and len(link.encode(Settings())) < 20
 
 
-@pytest.mark.parametrize(("raw", "name", "expected"), [
-    ({"T": 10_000}, "T", 256), ({"T": 0}, "T", 1), ({"T": "many"}, "T", 32), ({"v_init": float("nan")}, "v_init", 0.5),
-    ({"scale": -3}, "scale", 0.1), ({"rule": "magic"}, "rule", "percentile"), ({"T": True}, "T", 32),
-    ({"sites": [["a", -1, None], ["b", "x", None], 3]}, "sites", (("a", 0.05, None),)),
-])
+@pytest.mark.parametrize(
+    ("raw", "name", "expected"),
+    [
+        ({"T": 10_000}, "T", 256),
+        ({"T": 0}, "T", 1),
+        ({"T": "many"}, "T", 32),
+        ({"v_init": float("nan")}, "v_init", 0.5),
+        ({"scale": -3}, "scale", 0.1),
+        ({"rule": "magic"}, "rule", "percentile"),
+        ({"T": True}, "T", 32),
+        ({"sites": [["a", -1, None], ["b", "x", None], 3]}, "sites", (("a", 0.05, None),)),
+    ],
+)
 def test_values_are_put_into_range(raw, name, expected):
     assert getattr(clamp(raw), name) == expected
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("!!!", "damaged"), ("AAAA", "damaged"), ("x" * 7000, "too long"), (packed([1]), "does not hold settings"),
-    (packed("a" * 900_000)[:6000], "does not end|damaged|too long"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("!!!", "damaged"),
+        ("AAAA", "damaged"),
+        ("x" * 7000, "too long"),
+        (packed([1]), "does not hold settings"),
+        (packed("a" * 900_000)[:6000], "does not end|damaged|too long"),
+    ],
+)
 def test_bad_links_are_explained(text, words):
     with pytest.raises(link.LinkError, match=words):
         link.decode(text)

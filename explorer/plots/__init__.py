@@ -1,0 +1,1 @@
+"""Pure functions from NumPy arrays to Plotly figures; no torch, no Streamlit."""

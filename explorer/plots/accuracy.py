@@ -27,30 +27,58 @@ class Curve:
     n: int
 
 
-def accuracy_figure(curves: Sequence[Curve], ann: float | None, log: bool = False,
-                    published: Mapping[str, Mapping[int, float]] | None = None, height: int = 360) -> go.Figure:
+def accuracy_figure(
+    curves: Sequence[Curve],
+    ann: float | None,
+    log: bool = False,
+    published: Mapping[str, Mapping[int, float]] | None = None,
+    height: int = 360,
+) -> go.Figure:
     """Draw top-1 accuracy (%) against T, one line per setting with its 95 % band; ann in 0..1 as a horizontal line."""
     figure = theme.new_figure(height, "time-steps T", theme.ACCURACY)
     for i, curve in enumerate(curves):
         colour, dash = theme.COLORWAY[i % 4], theme.DASHES[(i // 4 + i) % 4]
         t = np.arange(1, len(curve.top1) + 1)
         band = np.concatenate([curve.high, curve.low[::-1]]) * 100
-        figure.add_scatter(x=np.concatenate([t, t[::-1]]), y=band.astype(np.float32), fill="toself", mode="lines",
-                           line={"width": 0}, fillcolor=theme.translucent(colour, 0.15), hoverinfo="skip",
-                           showlegend=False, legendgroup=curve.name)
-        figure.add_scatter(x=t, y=(curve.top1 * 100).astype(np.float32), mode="lines+markers", name=curve.name,
-                           legendgroup=curve.name, line={"color": colour, "dash": dash, "width": 2},
-                           marker={"symbol": theme.SYMBOLS[i % 4], "size": 6 if len(t) <= 64 else 1},
-                           customdata=np.stack([curve.low, curve.high], 1) * 100,
-                           hovertemplate="T = %{x}<br>%{y:.1f} % (95 %: %{customdata[0]:.1f} to %{customdata[1]:.1f})"
-                                         f"<br>{curve.n} images<extra>{curve.name}</extra>")
+        figure.add_scatter(
+            x=np.concatenate([t, t[::-1]]),
+            y=band.astype(np.float32),
+            fill="toself",
+            mode="lines",
+            line={"width": 0},
+            fillcolor=theme.translucent(colour, 0.15),
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=curve.name,
+        )
+        figure.add_scatter(
+            x=t,
+            y=(curve.top1 * 100).astype(np.float32),
+            mode="lines+markers",
+            name=curve.name,
+            legendgroup=curve.name,
+            line={"color": colour, "dash": dash, "width": 2},
+            marker={"symbol": theme.SYMBOLS[i % 4], "size": 6 if len(t) <= 64 else 1},
+            customdata=np.stack([curve.low, curve.high], 1) * 100,
+            hovertemplate="T = %{x}<br>%{y:.1f} % (95 %: %{customdata[0]:.1f} to %{customdata[1]:.1f})"
+            f"<br>{curve.n} images<extra>{curve.name}</extra>",
+        )
     for i, (name, points) in enumerate((published or {}).items()):
-        figure.add_scatter(x=list(points), y=list(points.values()), mode="markers", name=name,
-                           marker={"symbol": ["star", "cross"][i % 2], "size": 11, "color": theme.GREY},
-                           hovertemplate="T = %{x}: %{y:.2f} %<extra>" + name + "</extra>")
+        figure.add_scatter(
+            x=list(points),
+            y=list(points.values()),
+            mode="markers",
+            name=name,
+            marker={"symbol": ["star", "cross"][i % 2], "size": 11, "color": theme.GREY},
+            hovertemplate="T = %{x}: %{y:.2f} %<extra>" + name + "</extra>",
+        )
     if ann is not None:
-        figure.add_hline(y=ann * 100, line={"color": theme.GREY, "dash": "dash", "width": 1.5},
-                         annotation_text=f"ANN {ann * 100:.1f} %", annotation_position="bottom left")
+        figure.add_hline(
+            y=ann * 100,
+            line={"color": theme.GREY, "dash": "dash", "width": 1.5},
+            annotation_text=f"ANN {ann * 100:.1f} %",
+            annotation_position="bottom left",
+        )
     figure.update_yaxes(range=[0, 102])
     if log:
         figure.update_xaxes(type="log", tickvals=[1, 2, 4, 8, 16, 32, 64, 128, 256])
@@ -64,31 +92,52 @@ def steps_to_reach(top1: np.ndarray, target: float) -> int | None:
     return first + 1 if first < len(top1) else None
 
 
-def grid_figure(grid: np.ndarray, x: Sequence, y: Sequence, x_title: str, y_title: str, unit: str = "top-1 accuracy (%)",
-                height: int = 380) -> go.Figure:
+def grid_figure(
+    grid: np.ndarray,
+    x: Sequence,
+    y: Sequence,
+    x_title: str,
+    y_title: str,
+    unit: str = "top-1 accuracy (%)",
+    height: int = 380,
+) -> go.Figure:
     """Draw a heat map of grid [y, x]; the best row of every column is marked, so that a ridge is seen."""
     figure = theme.new_figure(height, x_title, y_title)
     labels = [str(value) for value in x]
-    figure.add_heatmap(z=grid.astype(np.float32), x=labels, y=list(y), colorscale=theme.SCALE,
-                       colorbar={"title": {"text": unit, "side": "right"}},
-                       hovertemplate=f"{x_title} %{{x}}<br>{y_title} %{{y:.3g}}<br>{unit} %{{z:.2f}}<extra></extra>")
+    figure.add_heatmap(
+        z=grid.astype(np.float32),
+        x=labels,
+        y=list(y),
+        colorscale=theme.SCALE,
+        colorbar={"title": {"text": unit, "side": "right"}},
+        hovertemplate=f"{x_title} %{{x}}<br>{y_title} %{{y:.3g}}<br>{unit} %{{z:.2f}}<extra></extra>",
+    )
     known = ~np.isnan(grid).all(axis=0)
     if known.any():
         best = np.nanargmax(np.where(np.isnan(grid), -np.inf, grid), axis=0)
-        figure.add_scatter(x=[label for label, ok in zip(labels, known, strict=True) if ok],
-                           y=[y[row] for row, ok in zip(best, known, strict=True) if ok], mode="markers",
-                           name="best of each column", marker={"color": theme.ORANGE, "symbol": "diamond", "size": 9,
-                                                              "line": {"color": "white", "width": 1}})
+        figure.add_scatter(
+            x=[label for label, ok in zip(labels, known, strict=True) if ok],
+            y=[y[row] for row, ok in zip(best, known, strict=True) if ok],
+            mode="markers",
+            name="best of each column",
+            marker={"color": theme.ORANGE, "symbol": "diamond", "size": 9, "line": {"color": "white", "width": 1}},
+        )
     return figure
 
 
-def bars_figure(names: Sequence[str], values: np.ndarray, unit: str, height: int | None = None,
-                errors: np.ndarray | None = None) -> go.Figure:
+def bars_figure(
+    names: Sequence[str], values: np.ndarray, unit: str, height: int | None = None, errors: np.ndarray | None = None
+) -> go.Figure:
     """Draw one horizontal bar per name, signed values in unit."""
     figure = theme.new_figure(height or 140 + 20 * len(names), unit, "")
-    figure.add_bar(y=list(names), x=values.astype(np.float32), orientation="h",
-                   marker={"color": np.where(values < 0, theme.ORANGE, theme.BLUE).tolist()},
-                   error_x=None if errors is None else {"array": errors.astype(np.float32), "color": theme.GREY},
-                   hovertemplate="%{y}: %{x:.4g}<extra></extra>", showlegend=False)
+    figure.add_bar(
+        y=list(names),
+        x=values.astype(np.float32),
+        orientation="h",
+        marker={"color": np.where(values < 0, theme.ORANGE, theme.BLUE).tolist()},
+        error_x=None if errors is None else {"array": errors.astype(np.float32), "color": theme.GREY},
+        hovertemplate="%{y}: %{x:.4g}<extra></extra>",
+        showlegend=False,
+    )
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
     return figure

@@ -48,19 +48,32 @@ def membrane_figure(traces: Sequence[Trace], playhead: int | None = None) -> go.
     for i, trace in enumerate(traces):
         colour = theme.COLORWAY[i % 4]
         t, v = sawtooth(trace)
-        figure.add_scatter(x=t, y=v.astype(np.float32), mode="lines", name=trace.name,
-                           line={"color": colour, "dash": theme.DASHES[i % 4], "width": 2},
-                           hovertemplate="t = %{x}<br>v = %{y:.4g}<extra>" + trace.name + "</extra>")
+        figure.add_scatter(
+            x=t,
+            y=v.astype(np.float32),
+            mode="lines",
+            name=trace.name,
+            line={"color": colour, "dash": theme.DASHES[i % 4], "width": 2},
+            hovertemplate="t = %{x}<br>v = %{y:.4g}<extra>" + trace.name + "</extra>",
+        )
         fired = np.flatnonzero(trace.z)
-        figure.add_scatter(x=fired + 1, y=trace.v_before[fired].astype(np.float32), mode="markers",
-                           name=f"spikes ({len(fired)})", showlegend=len(traces) == 1,
-                           marker={"color": colour, "symbol": theme.SYMBOLS[i % 4], "size": 9,
-                                   "line": {"width": 1, "color": "white"}},
-                           hovertemplate="spike at t = %{x}<br>v before reset = %{y:.4g}<extra></extra>")
+        figure.add_scatter(
+            x=fired + 1,
+            y=trace.v_before[fired].astype(np.float32),
+            mode="markers",
+            name=f"spikes ({len(fired)})",
+            showlegend=len(traces) == 1,
+            marker={"color": colour, "symbol": theme.SYMBOLS[i % 4], "size": 9, "line": {"width": 1, "color": "white"}},
+            hovertemplate="spike at t = %{x}<br>v before reset = %{y:.4g}<extra></extra>",
+        )
     thresholds = sorted({round(trace.theta, 9) for trace in traces})
     for theta in thresholds:
-        figure.add_hline(y=theta, line={"color": theme.GREY, "dash": "dash", "width": 1.5},
-                         annotation_text=f"θ = {theta:.4g}", annotation_position="top right")
+        figure.add_hline(
+            y=theta,
+            line={"color": theme.GREY, "dash": "dash", "width": 1.5},
+            annotation_text=f"θ = {theta:.4g}",
+            annotation_position="top right",
+        )
     if playhead is not None:
         figure.add_vline(x=playhead, line={"color": theme.PINK, "width": 1.5})
     return figure
@@ -70,12 +83,21 @@ def convergence_figure(traces: Sequence[Trace]) -> go.Figure:
     """Draw the decoded value a_hat(t) = theta n(t) / t as it approaches the ANN's activation (grey line)."""
     figure = theme.new_figure(240, theme.STEP, "decoded â(t) (activation units)")
     for i, trace in enumerate(traces):
-        figure.add_scatter(x=np.arange(1, len(trace.z) + 1), y=trace.decoded.astype(np.float32), mode="lines",
-                           name=trace.name, line={"color": theme.COLORWAY[i % 4], "dash": theme.DASHES[i % 4]},
-                           hovertemplate="t = %{x}<br>â = %{y:.4g}<extra>" + trace.name + "</extra>")
+        figure.add_scatter(
+            x=np.arange(1, len(trace.z) + 1),
+            y=trace.decoded.astype(np.float32),
+            mode="lines",
+            name=trace.name,
+            line={"color": theme.COLORWAY[i % 4], "dash": theme.DASHES[i % 4]},
+            hovertemplate="t = %{x}<br>â = %{y:.4g}<extra>" + trace.name + "</extra>",
+        )
     if traces:
-        figure.add_hline(y=traces[0].a, line={"color": theme.GREY, "width": 1.5},
-                         annotation_text=f"a = {traces[0].a:.4g}", annotation_position="bottom right")
+        figure.add_hline(
+            y=traces[0].a,
+            line={"color": theme.GREY, "width": 1.5},
+            annotation_text=f"a = {traces[0].a:.4g}",
+            annotation_position="bottom right",
+        )
     return figure
 
 
@@ -83,9 +105,14 @@ def current_figure(traces: Sequence[Trace]) -> go.Figure:
     """Draw the input current x(t) per step."""
     figure = theme.new_figure(240, theme.STEP, theme.CURRENT)
     for i, trace in enumerate(traces):
-        figure.add_scatter(x=np.arange(1, len(trace.x) + 1), y=trace.x.astype(np.float32), mode="lines",
-                           name=trace.name, line={"color": theme.COLORWAY[i % 4], "shape": "hvh", "width": 1.5},
-                           hovertemplate="t = %{x}<br>x = %{y:.4g}<extra>" + trace.name + "</extra>")
+        figure.add_scatter(
+            x=np.arange(1, len(trace.x) + 1),
+            y=trace.x.astype(np.float32),
+            mode="lines",
+            name=trace.name,
+            line={"color": theme.COLORWAY[i % 4], "shape": "hvh", "width": 1.5},
+            hovertemplate="t = %{x}<br>x = %{y:.4g}<extra>" + trace.name + "</extra>",
+        )
     return figure
 
 
@@ -94,9 +121,14 @@ def scores_figure(classes: Sequence[str], ann: np.ndarray, snn: np.ndarray, labe
     names = [f"{name} ★" if i == label else name for i, name in enumerate(classes)]
     figure = theme.new_figure(330, "class score (logit)", "")
     for name, values, colour, pattern in (("ANN", ann, theme.BLUE, ""), ("SNN", snn, theme.ORANGE, "/")):
-        figure.add_bar(x=values.astype(np.float32), y=names, name=name, orientation="h",
-                       marker={"color": colour, "pattern": {"shape": pattern}},
-                       hovertemplate="%{y}: %{x:.3f}<extra>" + name + "</extra>")
+        figure.add_bar(
+            x=values.astype(np.float32),
+            y=names,
+            name=name,
+            orientation="h",
+            marker={"color": colour, "pattern": {"shape": pattern}},
+            hovertemplate="%{y}: %{x:.3f}<extra>" + name + "</extra>",
+        )
     figure.update_layout(barmode="group", bargap=0.25, margin={"l": 96})
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
@@ -105,6 +137,14 @@ def scores_figure(classes: Sequence[str], ann: np.ndarray, snn: np.ndarray, labe
 def raster_figure(spikes: np.ndarray, theta_step: int = 1) -> go.Figure:
     """Draw a spike raster, spikes uint8 [T, n]: dark where silent, bright where the neuron fired."""
     figure = theme.new_figure(260, theme.STEP, "neuron (evenly spaced sample)")
-    figure.add_heatmap(z=np.ascontiguousarray(spikes.T), x0=1, dx=theta_step, colorscale=theme.SCALE, showscale=False,
-                       hovertemplate="t = %{x}<br>neuron %{y}<br>spike %{z}<extra></extra>", zmin=0, zmax=1)
+    figure.add_heatmap(
+        z=np.ascontiguousarray(spikes.T),
+        x0=1,
+        dx=theta_step,
+        colorscale=theme.SCALE,
+        showscale=False,
+        hovertemplate="t = %{x}<br>neuron %{y}<br>spike %{z}<extra></extra>",
+        zmin=0,
+        zmax=1,
+    )
     return figure

@@ -17,26 +17,46 @@ def staircase(share: np.ndarray, T: int, v_init: float) -> np.ndarray:
     return np.clip(np.floor(T * share + v_init), 0, T) / T
 
 
-def histogram_figure(counts: np.ndarray, edges_a: np.ndarray, edges_r: np.ndarray, T: int,
-                     v_init: float | None) -> go.Figure:
+def histogram_figure(
+    counts: np.ndarray, edges_a: np.ndarray, edges_r: np.ndarray, T: int, v_init: float | None
+) -> go.Figure:
     """Draw the 2-D histogram counts [activation, rate] with identity, clip and staircase lines; shares of theta."""
     figure = theme.new_figure(380, theme.SHARE_A, theme.SHARE_DECODED)
     shown = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan).astype(np.float32)
     centres_a, centres_r = (edges_a[1:] + edges_a[:-1]) / 2, (edges_r[1:] + edges_r[:-1]) / 2
-    figure.add_heatmap(z=shown.T, x=centres_a, y=centres_r, colorscale=theme.SCALE, customdata=counts.T,
-                       colorbar={"title": {"text": "neurons × images (log)", "side": "right"}, "thickness": 12,
-                                 "tickvals": [0, 1, 2, 3, 4, 5, 6], "ticktext": ["1", "10", "100", "10³", "10⁴", "10⁵", "10⁶"]},
-                       hovertemplate="a/θ ≈ %{x:.2f}<br>rate ≈ %{y:.2f}<br>%{customdata} values<extra></extra>")
+    figure.add_heatmap(
+        z=shown.T,
+        x=centres_a,
+        y=centres_r,
+        colorscale=theme.SCALE,
+        customdata=counts.T,
+        colorbar={
+            "title": {"text": "neurons × images (log)", "side": "right"},
+            "thickness": 12,
+            "tickvals": [0, 1, 2, 3, 4, 5, 6],
+            "ticktext": ["1", "10", "100", "10³", "10⁴", "10⁵", "10⁶"],
+        },
+        hovertemplate="a/θ ≈ %{x:.2f}<br>rate ≈ %{y:.2f}<br>%{customdata} values<extra></extra>",
+    )
     top = float(edges_a[-1])
-    lines = [("identity â = a", [0, min(top, float(edges_r[-1]))], [0, min(top, float(edges_r[-1]))], theme.GREY, "dash"),
-             ("clip(a, 0, θ)", [0, 1, top], [0, 1, 1], theme.ORANGE, "solid")]
+    lines = [
+        ("identity â = a", [0, min(top, float(edges_r[-1]))], [0, min(top, float(edges_r[-1]))], theme.GREY, "dash"),
+        ("clip(a, 0, θ)", [0, 1, top], [0, 1, 1], theme.ORANGE, "solid"),
+    ]
     for name, x, y, colour, dash in lines:
-        figure.add_scatter(x=x, y=y, mode="lines", name=name, line={"color": colour, "dash": dash, "width": 2},
-                           hoverinfo="skip")
+        figure.add_scatter(
+            x=x, y=y, mode="lines", name=name, line={"color": colour, "dash": dash, "width": 2}, hoverinfo="skip"
+        )
     if v_init is not None and T <= 64:
         x = np.linspace(0, top, 1500)
-        figure.add_scatter(x=x, y=staircase(x, T, v_init).astype(np.float32), mode="lines", hoverinfo="skip",
-                           name=f"staircase, T = {T}", line={"color": theme.PINK, "width": 1.5, "dash": "dot"})
+        figure.add_scatter(
+            x=x,
+            y=staircase(x, T, v_init).astype(np.float32),
+            mode="lines",
+            hoverinfo="skip",
+            name=f"staircase, T = {T}",
+            line={"color": theme.PINK, "width": 1.5, "dash": "dot"},
+        )
     figure.update_xaxes(range=[-0.02, top])
     figure.update_yaxes(range=[-0.04, float(edges_r[-1])])
     return figure
@@ -47,12 +67,24 @@ def layer_error_figure(names: Sequence[str], rms: np.ndarray, mean: np.ndarray, 
     figure = theme.new_figure(360, "", "error (a_hat − a) in % of θ".replace("a_hat", "â"))
     ticks = short_names(names)
     outline = [2.5 if name == chosen else 0 for name in names]
-    figure.add_bar(x=ticks, y=(rms * 100).astype(np.float32), name="root mean square", customdata=list(names),
-                   marker={"color": theme.BLUE, "line": {"color": theme.PINK, "width": outline}},
-                   hovertemplate="%{customdata}<br>rms %{y:.2f} % of θ<extra></extra>")
-    figure.add_scatter(x=ticks, y=(mean * 100).astype(np.float32), name="mean (bias)", mode="lines+markers",
-                       customdata=list(names), line={"color": theme.ORANGE, "width": 1.5}, marker={"symbol": "diamond", "size": 8},
-                       hovertemplate="%{customdata}<br>mean %{y:.2f} % of θ<extra></extra>")
+    figure.add_bar(
+        x=ticks,
+        y=(rms * 100).astype(np.float32),
+        name="root mean square",
+        customdata=list(names),
+        marker={"color": theme.BLUE, "line": {"color": theme.PINK, "width": outline}},
+        hovertemplate="%{customdata}<br>rms %{y:.2f} % of θ<extra></extra>",
+    )
+    figure.add_scatter(
+        x=ticks,
+        y=(mean * 100).astype(np.float32),
+        name="mean (bias)",
+        mode="lines+markers",
+        customdata=list(names),
+        line={"color": theme.ORANGE, "width": 1.5},
+        marker={"symbol": "diamond", "size": 8},
+        hovertemplate="%{customdata}<br>mean %{y:.2f} % of θ<extra></extra>",
+    )
     figure.update_xaxes(showgrid=False, tickangle=-60, type="category", automargin=True)
     return figure
 
@@ -69,13 +101,24 @@ def parts_figure(names: Sequence[str], parts: Mapping[str, np.ndarray], squared:
     figure = theme.new_figure(380, "", unit)
     ticks = short_names(names)
     for i, part in enumerate(PARTS):
-        figure.add_bar(x=ticks, y=(parts[part] * 100).astype(np.float32), name=part, customdata=list(names),
-                       marker={"color": theme.COLORWAY[i], "pattern": {"shape": ["", "/", ".", "x"][i]}},
-                       hovertemplate="%{customdata}<br>" + part + " %{y:.3g} %<extra></extra>")
+        figure.add_bar(
+            x=ticks,
+            y=(parts[part] * 100).astype(np.float32),
+            name=part,
+            customdata=list(names),
+            marker={"color": theme.COLORWAY[i], "pattern": {"shape": ["", "/", ".", "x"][i]}},
+            hovertemplate="%{customdata}<br>" + part + " %{y:.3g} %<extra></extra>",
+        )
     total = parts["total"]
-    figure.add_scatter(x=ticks, y=(total * 100).astype(np.float32), mode="markers", name="total", customdata=list(names),
-                       marker={"symbol": "line-ew-open", "size": 16, "color": theme.GREY, "line": {"width": 3}},
-                       hovertemplate="%{customdata}<br>total %{y:.3g} %<extra></extra>")
+    figure.add_scatter(
+        x=ticks,
+        y=(total * 100).astype(np.float32),
+        mode="markers",
+        name="total",
+        customdata=list(names),
+        marker={"symbol": "line-ew-open", "size": 16, "color": theme.GREY, "line": {"width": 3}},
+        hovertemplate="%{customdata}<br>total %{y:.3g} %<extra></extra>",
+    )
     figure.update_layout(barmode="relative")
     figure.update_xaxes(showgrid=False, tickangle=-60, type="category", automargin=True)
     return figure
@@ -87,9 +130,14 @@ def potential_figure(counts: np.ndarray, edges: np.ndarray) -> go.Figure:
     centres = (edges[1:] + edges[:-1]) / 2
     share = 100 * counts / max(counts.sum(), 1)
     colour = np.where(centres < 0, theme.BLUE, np.where(centres > 1, theme.ORANGE, theme.GREEN))
-    figure.add_bar(x=centres.astype(np.float32), y=share.astype(np.float32), marker={"color": colour.tolist()},
-                   width=float(edges[1] - edges[0]), showlegend=False,
-                   hovertemplate="v/θ ≈ %{x:.2f}<br>%{y:.2f} %<extra></extra>")
+    figure.add_bar(
+        x=centres.astype(np.float32),
+        y=share.astype(np.float32),
+        marker={"color": colour.tolist()},
+        width=float(edges[1] - edges[0]),
+        showlegend=False,
+        hovertemplate="v/θ ≈ %{x:.2f}<br>%{y:.2f} %<extra></extra>",
+    )
     for x in (0.0, 1.0):
         figure.add_vline(x=x, line={"color": theme.GREY, "dash": "dash", "width": 1.2})
     return figure
@@ -98,13 +146,49 @@ def potential_figure(counts: np.ndarray, edges: np.ndarray) -> go.Figure:
 def map_figure(values: np.ndarray, unit: str, chosen: tuple[int, int] | None = None, height: int = 330) -> go.Figure:
     """Draw a feature map [H, W] as a heat map with square cells; the chosen (row, column) is outlined."""
     figure = theme.new_figure(height, "column", "row")
-    figure.add_heatmap(z=values.astype(np.float32), colorscale=theme.SCALE, zmin=0,
-                       colorbar={"title": {"text": unit, "side": "right"}, "thickness": 12},
-                       hovertemplate="row %{y}, column %{x}<br>" + unit + " %{z:.3f}<extra>click to look inside</extra>")
+    figure.add_heatmap(
+        z=values.astype(np.float32),
+        colorscale=theme.SCALE,
+        zmin=0,
+        colorbar={"title": {"text": unit, "side": "right"}, "thickness": 12},
+        hovertemplate="row %{y}, column %{x}<br>" + unit + " %{z:.3f}<extra>click to look inside</extra>",
+    )
     if chosen is not None:
         row, column = chosen
-        figure.add_shape(type="rect", x0=column - 0.5, x1=column + 0.5, y0=row - 0.5, y1=row + 0.5,
-                         line={"color": theme.ORANGE, "width": 3})
+        figure.add_shape(
+            type="rect",
+            x0=column - 0.5,
+            x1=column + 0.5,
+            y0=row - 0.5,
+            y1=row + 0.5,
+            line={"color": theme.ORANGE, "width": 3},
+        )
     figure.update_yaxes(autorange="reversed", showgrid=False, scaleanchor="x", constrain="domain")
     figure.update_xaxes(showgrid=False, constrain="domain")
     return figure
+
+
+def tiles(values: np.ndarray) -> np.ndarray:
+    """Return channels [C, H, W] laid side by side with one empty cell between them: [rows, columns]."""
+    channels, height, width = values.shape
+    across = int(np.ceil(np.sqrt(channels)))
+    sheet = np.full((-(-channels // across) * (height + 1) - 1, across * (width + 1) - 1), np.nan, np.float32)
+    for c in range(channels):
+        top, left = c // across * (height + 1), c % across * (width + 1)
+        sheet[top : top + height, left : left + width] = values[c]
+    return sheet
+
+
+def tile_at(shape: tuple[int, int, int], row: int, column: int) -> tuple[int, int, int] | None:
+    """Return (channel, row, column) of a cell of the sheet; None between channels."""
+    channels, height, width = shape
+    across = int(np.ceil(np.sqrt(channels)))
+    channel = row // (height + 1) * across + column // (width + 1)
+    inside = row % (height + 1) < height and column % (width + 1) < width and channel < channels
+    return (channel, row % (height + 1), column % (width + 1)) if inside else None
+
+
+def place_of(shape: tuple[int, int, int], channel: int, row: int, column: int) -> tuple[int, int]:
+    """Return the cell of the sheet where a neuron lies: the inverse of `tile_at`."""
+    across = int(np.ceil(np.sqrt(shape[0])))
+    return channel // across * (shape[1] + 1) + row, channel % across * (shape[2] + 1) + column

@@ -31,9 +31,16 @@ def new_figure(height: int, x: str, y: str, **layout) -> go.Figure:
     """Return an empty figure in house style: transparent, axes titled with units, zoom kept over updates."""
     figure = go.Figure()
     figure.update_layout(
-        height=height, margin={"l": 62, "r": 16, "t": 34, "b": 48}, colorway=COLORWAY, template="none",
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", uirevision="keep", hovermode="closest",
-        font={"size": 13}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
+        height=height,
+        margin={"l": 62, "r": 16, "t": 34, "b": 48},
+        colorway=COLORWAY,
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        uirevision="keep",
+        hovermode="closest",
+        font={"size": 13},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         **layout,
     )
     figure.update_xaxes(title=x, zeroline=False, gridcolor="rgba(128,136,145,0.22)")

@@ -51,17 +51,41 @@ def best_start(x: np.ndarray, theta: float, T: int) -> float:
     return float(grid[int(np.argmin([moments(x, theta, T, v)[1] for v in grid]))])
 
 
+def unbiased_start(x: np.ndarray, theta: float, T: int) -> float:
+    """Return the v_init in 0, 0.01, ..., 1 whose mean error over the sample x is nearest to zero."""
+    grid = np.linspace(0, 1, 101)
+    return float(grid[int(np.argmin([abs(moments(x, theta, T, v)[0]) for v in grid]))])
+
+
 def staircase_figure(theta: float, T: int, v_init: float, x0: float) -> go.Figure:
     """Draw the decoded value against constant input, the clip it stands for, and the visitor's input x0."""
     figure = theme.new_figure(340, "constant input x (activation units)", "decoded â (activation units)")
     x = np.linspace(-0.1 * theta, 1.3 * theta, 3000)
-    figure.add_scatter(x=x, y=np.clip(x, 0, theta), mode="lines", name="clip(x, 0, θ)",
-                       line={"color": theme.ORANGE, "dash": "dash", "width": 2}, hoverinfo="skip")
-    figure.add_scatter(x=x, y=theta * spikes(x, theta, T, v_init) / T, mode="lines", name="staircase â",
-                       line={"color": theme.BLUE, "width": 2}, hovertemplate="x = %{x:.3g}<br>â = %{y:.3g}<extra></extra>")
+    figure.add_scatter(
+        x=x,
+        y=np.clip(x, 0, theta),
+        mode="lines",
+        name="clip(x, 0, θ)",
+        line={"color": theme.ORANGE, "dash": "dash", "width": 2},
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=x,
+        y=theta * spikes(x, theta, T, v_init) / T,
+        mode="lines",
+        name="staircase â",
+        line={"color": theme.BLUE, "width": 2},
+        hovertemplate="x = %{x:.3g}<br>â = %{y:.3g}<extra></extra>",
+    )
     y0 = float(theta * spikes(np.array(x0), theta, T, v_init) / T)
-    figure.add_scatter(x=[x0], y=[y0], mode="markers", name="your input", marker={"color": theme.PINK, "size": 12, "symbol": "diamond"},
-                       hovertemplate="x = %{x:.3g}<br>â = %{y:.3g}<extra></extra>")
+    figure.add_scatter(
+        x=[x0],
+        y=[y0],
+        mode="markers",
+        name="your input",
+        marker={"color": theme.PINK, "size": 12, "symbol": "diamond"},
+        hovertemplate="x = %{x:.3g}<br>â = %{y:.3g}<extra></extra>",
+    )
     return figure
 
 
@@ -69,8 +93,15 @@ def error_figure(theta: float, T: int, v_init: float) -> go.Figure:
     """Draw the error â - clip(x, 0, theta) against constant input."""
     figure = theme.new_figure(260, "constant input x (activation units)", "error â − clip (activation units)")
     x = np.linspace(-0.1 * theta, 1.3 * theta, 3000)
-    figure.add_scatter(x=x, y=error(x, theta, T, v_init), mode="lines", name="error", showlegend=False, line={"color": theme.BLUE},
-                       hovertemplate="x = %{x:.3g}<br>error %{y:.3g}<extra></extra>")
+    figure.add_scatter(
+        x=x,
+        y=error(x, theta, T, v_init),
+        mode="lines",
+        name="error",
+        showlegend=False,
+        line={"color": theme.BLUE},
+        hovertemplate="x = %{x:.3g}<br>error %{y:.3g}<extra></extra>",
+    )
     figure.add_hline(y=0, line={"color": theme.GREY, "dash": "dash", "width": 1})
     figure.update_yaxes(range=[-1.25 * theta / T, 1.25 * theta / T])
     return figure
@@ -80,12 +111,24 @@ def square_figure(x: np.ndarray, theta: float, T: int, v_init: float) -> go.Figu
     """Draw the mean squared error against v_init over the sample x, with the visitor's v_init."""
     figure = theme.new_figure(260, "v_init (share of θ)", "mean squared error (units²)")
     grid = np.linspace(-0.2, 1.2, 57)
-    figure.add_scatter(x=grid, y=[moments(x, theta, T, v)[1] for v in grid], mode="lines", name="mean squared error",
-                       showlegend=False, line={"color": theme.BLUE, "width": 2},
-                       hovertemplate="v_init = %{x:.2f}<br>mean square %{y:.3g}<extra></extra>")
-    figure.add_scatter(x=[v_init], y=[moments(x, theta, T, v_init)[1]], mode="markers", name="yours", showlegend=False,
-                       marker={"color": theme.PINK, "size": 13, "symbol": "diamond"},
-                       hovertemplate="yours: %{x:.2f}<br>mean square %{y:.3g}<extra></extra>")
+    figure.add_scatter(
+        x=grid,
+        y=[moments(x, theta, T, v)[1] for v in grid],
+        mode="lines",
+        name="mean squared error",
+        showlegend=False,
+        line={"color": theme.BLUE, "width": 2},
+        hovertemplate="v_init = %{x:.2f}<br>mean square %{y:.3g}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[v_init],
+        y=[moments(x, theta, T, v_init)[1]],
+        mode="markers",
+        name="yours",
+        showlegend=False,
+        marker={"color": theme.PINK, "size": 13, "symbol": "diamond"},
+        hovertemplate="yours: %{x:.2f}<br>mean square %{y:.3g}<extra></extra>",
+    )
     figure.update_yaxes(rangemode="tozero")
     return figure
 
@@ -94,8 +137,14 @@ def density_figure(x: np.ndarray, theta: float) -> go.Figure:
     """Draw how the inputs are distributed."""
     figure = theme.new_figure(260, "input x (activation units)", "share of inputs (%)")
     share, edges = np.histogram(x, bins=50, range=(0, max(1.3 * theta, float(np.quantile(x, 0.999)))))
-    figure.add_bar(x=(edges[1:] + edges[:-1]) / 2, y=100 * share / x.size, showlegend=False, marker={"color": theme.GREEN},
-                   width=edges[1] - edges[0], hovertemplate="x ≈ %{x:.3g}<br>%{y:.2f} %<extra></extra>")
+    figure.add_bar(
+        x=(edges[1:] + edges[:-1]) / 2,
+        y=100 * share / x.size,
+        showlegend=False,
+        marker={"color": theme.GREEN},
+        width=edges[1] - edges[0],
+        hovertemplate="x ≈ %{x:.3g}<br>%{y:.2f} %<extra></extra>",
+    )
     figure.add_vline(x=theta, line={"color": theme.GREY, "dash": "dash"}, annotation_text="θ")
     return figure
 

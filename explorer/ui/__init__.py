@@ -1,0 +1,1 @@
+"""What pages share: settings, state, caches, the queue of simulations, components."""

@@ -109,3 +109,20 @@ def trace(settings: Settings, name: str, neuron: int) -> Any:
 
     with runner().turn():
         return compute.trace(settings, name, neuron)
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def rasters(settings: Settings, neurons: int = 200) -> Any:
+    """Return spike rasters of every site on the chosen image."""
+    from explorer.ui import compute
+
+    with runner().turn():
+        return compute.rasters(settings, neurons)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def macs(network: str) -> Any:
+    """Return multiply-accumulates per image by site."""
+    from explorer.ui import compute
+
+    return compute.macs(network)

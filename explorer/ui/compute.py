@@ -52,6 +52,7 @@ def advance(settings: Settings, result: Result, begin: int, end: int, stop: Call
         labels = torch.from_numpy(np.asarray(chosen.labels[begin:end]))
         result.hits += (top == labels).sum(1).numpy()
         result.ann_hits += int((ann == labels).sum())
+        result.wrong += [begin + int(i) for i in torch.nonzero(top[-1] != labels).flatten()]
     result.labelled = chosen.labels is not None
     result.agree += (top == ann).sum(1).numpy()
     for site in snn.network.sites:
@@ -69,8 +70,10 @@ def advance(settings: Settings, result: Result, begin: int, end: int, stop: Call
 
 def _errors(snn, inputs, simulation, T: int) -> dict[str, SiteSums]:
     """Return the error sums of every site on these images."""
-    return {name: _site_sums(parts, snn.theta[name], simulation.v_end[name], T)
-            for name, parts in analysis.error_parts(snn, inputs, simulation).items()}
+    return {
+        name: _site_sums(parts, snn.theta[name], simulation.v_end[name], T)
+        for name, parts in analysis.error_parts(snn, inputs, simulation).items()
+    }
 
 
 def _site_sums(parts, theta: torch.Tensor, v_end: torch.Tensor, T: int) -> SiteSums:
@@ -85,9 +88,14 @@ def _site_sums(parts, theta: torch.Tensor, v_end: torch.Tensor, T: int) -> SiteS
     shown = (a > 0) | (rate > 0)
     column = np.clip((a[shown] / EDGES_A[1]).astype(np.int64), 0, len(EDGES_A) - 2)
     row = np.clip(((rate[shown] - edges[0]) / (edges[1] - edges[0])).astype(np.int64), 0, len(edges) - 2)
-    sums.histogram = np.bincount(column * (len(edges) - 1) + row, minlength=sums.histogram.size).reshape(
-        sums.histogram.shape).astype(np.float64)
-    sums.potentials = np.histogram(np.clip((v_end / theta).float().numpy(), EDGES_V[0], EDGES_V[-1]), EDGES_V)[0].astype(float)
+    sums.histogram = (
+        np.bincount(column * (len(edges) - 1) + row, minlength=sums.histogram.size)
+        .reshape(sums.histogram.shape)
+        .astype(np.float64)
+    )
+    sums.potentials = np.histogram(np.clip((v_end / theta).float().numpy(), EDGES_V[0], EDGES_V[-1]), EDGES_V)[
+        0
+    ].astype(float)
     axes = [0, *range(2, total.dim())]
     sums.channel_total, sums.channel_squared = total.sum(axes).numpy(), (total * total).sum(axes).numpy()
     sums.channel_n = total.numel() / total.shape[1]
@@ -97,9 +105,14 @@ def _site_sums(parts, theta: torch.Tensor, v_end: torch.Tensor, T: int) -> SiteS
 def _joined(old: SiteSums | None, new: SiteSums) -> SiteSums:
     if old is None:
         return new
-    joined = SiteSums(new.T, old.n + new.n, old.total + new.total, old.squared + new.squared,
-                      {part: old.parts[part] + new.parts[part] for part in PARTS},
-                      {part: old.squared_parts[part] + new.squared_parts[part] for part in PARTS})
+    joined = SiteSums(
+        new.T,
+        old.n + new.n,
+        old.total + new.total,
+        old.squared + new.squared,
+        {part: old.parts[part] + new.parts[part] for part in PARTS},
+        {part: old.squared_parts[part] + new.squared_parts[part] for part in PARTS},
+    )
     joined.histogram, joined.potentials = old.histogram + new.histogram, old.potentials + new.potentials
     joined.channel_n = old.channel_n + new.channel_n
     joined.channel_total = old.channel_total + new.channel_total
@@ -134,13 +147,16 @@ def look(settings: Settings) -> Look:
     simulation = engine.simulate(snn, inputs, simulation_spec(settings), store=cache.store())
     activations = snn.network.activations(inputs)
     return Look(
-        picture=np.asarray(chosen.images[index]), label=None if chosen.labels is None else int(chosen.labels[index]),
+        picture=np.asarray(chosen.images[index]),
+        label=None if chosen.labels is None else int(chosen.labels[index]),
         classes=tuple(chosen.classes or cache.loaded(settings.network).card.classes),
-        ann=snn.network.forward(inputs)[0].float().numpy(), snn=simulation.logits[:, 0].float().numpy(),
+        ann=snn.network.forward(inputs)[0].float().numpy(),
+        snn=simulation.logits[:, 0].float().numpy(),
         counts={name: count[0].numpy() for name, count in simulation.counts.items()},
         a={name: value[0].float().numpy() for name, value in activations.items()},
         theta={name: value.float().numpy() for name, value in snn.theta.items()},
-        shapes={site.name: tuple(site.shape) for site in snn.network.sites}, device=device_name(settings),
+        shapes={site.name: tuple(site.shape) for site in snn.network.sites},
+        device=device_name(settings),
     )
 
 
@@ -150,3 +166,21 @@ def trace(settings: Settings, name: str, neuron: int) -> Trace:
     got = analysis.neuron_trace(convert(settings), inputs, settings.layer, neuron, settings.T, store=cache.store())
     x, v_before, v, z = (np.asarray(part, dtype=np.float32) for part in (got.x, got.v_before, got.v, got.z))
     return Trace(name, x, v_before, v, z, float(got.theta), float(got.v0), float(got.a))
+
+
+def rasters(settings: Settings, neurons: int) -> dict[str, np.ndarray]:
+    """Return spikes uint8 [T, n] of up to so many neurons of every site on the chosen image."""
+    from explorer.engine.specs import Record
+
+    inputs = cache.inputs(settings.network, settings.source, settings.image, settings.image + 1)
+    snn = convert(settings)
+    names = tuple(site.name for site in snn.network.sites)
+    run = engine.simulate(
+        snn, inputs, simulation_spec(settings, Record(sites=names, neurons=neurons)), store=cache.store()
+    )
+    return {name: run.spikes[name][:, 0].numpy() for name in names}
+
+
+def macs(network: str) -> dict[str, int]:
+    """Return multiply-accumulates per image of the weights that feed each site, and of the readout."""
+    return dict(cache.loaded(network).network.macs())

@@ -39,8 +39,11 @@ def image_and_scores(view: frame.View) -> None:
         shown = np.argsort(-look.ann)[:10] if len(look.ann) > 10 else np.arange(len(look.ann))
         label = None if look.label is None or look.label not in shown else int(np.flatnonzero(shown == look.label)[0])
         figure = membrane.scores_figure([look.classes[i] for i in shown], look.ann[shown], look.snn[-1][shown], label)
-        chart(figure, "scores", f"Class scores of ANN and SNN after {T} steps; the SNN says "
-                                f"{look.classes[int(look.snn[-1].argmax())]}.")
+        chart(
+            figure,
+            "scores",
+            f"Class scores of ANN and SNN after {T} steps; the SNN says {look.classes[int(look.snn[-1].argmax())]}.",
+        )
 
 
 def neuron(view: frame.View) -> None:
@@ -49,18 +52,32 @@ def neuron(view: frame.View) -> None:
     st.subheader("One neuron's membrane")
     columns = st.columns([3, 1, 1, 1])
     field = BY_NAME["layer"]
-    columns[0].selectbox(field.label, list(look.shapes), key=state.key("layer"), help=field.help, persist_state="session")
+    columns[0].selectbox(
+        field.label, list(look.shapes), key=state.key("layer"), help=field.help, persist_state="session"
+    )
     shape = look.shapes[settings.layer]
     for column, name, size in zip(columns[1:], ("channel", "row", "column"), (*shape, 1, 1)[:3], strict=False):
-        column.number_input(BY_NAME[name].label, 0, max(size - 1, 0), key=state.key(name), help=BY_NAME[name].help,
-                            persist_state="session", disabled=size <= 1)
+        column.number_input(
+            BY_NAME[name].label,
+            0,
+            max(size - 1, 0),
+            key=state.key(name),
+            help=BY_NAME[name].help,
+            persist_state="session",
+            disabled=size <= 1,
+        )
     trace = cache.trace(replace(settings, images=16), "v(t)", frame.neuron_index(settings, look))
-    chart(membrane.membrane_figure([trace]), "membrane",
-          f"Membrane potential over {settings.T} steps; {int(trace.z.sum())} spikes.")
+    chart(
+        membrane.membrane_figure([trace]),
+        "membrane",
+        f"Membrane potential over {settings.T} steps; {int(trace.z.sum())} spikes.",
+    )
     n = int(trace.z.sum())
-    st.caption(f"{n} spikes in T = {settings.T} steps: â = θ n / T = {trace.theta:.4g} × {n} / {settings.T} = "
-               f"**{trace.theta * n / settings.T:.4g}**; the ANN says a = **{trace.a:.4g}**. "
-               f"v(0) = {trace.v0:.4g} activation units. Image {settings.image}, {look.device}.")
+    st.caption(
+        f"{n} spikes in T = {settings.T} steps: â = θ n / T = {trace.theta:.4g} × {n} / {settings.T} = "
+        f"**{trace.theta * n / settings.T:.4g}**; the ANN says a = **{trace.a:.4g}**. "
+        f"v(0) = {trace.v0:.4g} activation units. Image {settings.image}, {look.device}."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,17 +120,24 @@ def curves(view: frame.View, asked: Runs) -> None:
     if mine.images:
         st.session_state["shown_result"] = mine
     elif before is not None:
-        st.caption(":material/hourglass_top: The first images of the new settings are being simulated; until then, those before.")
+        st.caption(
+            ":material/hourglass_top: The first images of the new settings are being simulated; until then, those before."
+        )
         mine = before
     if mine.images:
         hits = mine.hits if mine.labelled else mine.agree
         low, high = wilson(hits[-1:], mine.images)
         columns = st.columns(4)
-        columns[0].metric("SNN top-1" if mine.labelled else "SNN agrees with ANN", f"{100 * hits[-1] / mine.images:.1f} %",
-                          help=f"95 % interval: {100 * low[0]:.1f} to {100 * high[0]:.1f} %")
+        columns[0].metric(
+            "SNN top-1" if mine.labelled else "SNN agrees with ANN",
+            f"{100 * hits[-1] / mine.images:.1f} %",
+            help=f"95 % interval: {100 * low[0]:.1f} to {100 * high[0]:.1f} %",
+        )
         columns[1].metric("ANN top-1", f"{100 * mine.ann_top1:.1f} %" if mine.labelled else "no labels")
         columns[2].metric("Images so far", f"{mine.images} of {jobs[0].goal}")
-        columns[3].metric("Spikes per neuron", f"{mine.spikes_per_neuron:.2f}", help=f"mean over all sites, in T = {mine.T} steps")
+        columns[3].metric(
+            "Spikes per neuron", f"{mine.spikes_per_neuron:.2f}", help=f"mean over all sites, in T = {mine.T} steps"
+        )
     results = [mine, *(job.result for job in jobs[1:])]
     names = [asked.names[0] if jobs[0].result.images else "settings before", *asked.names[1:]]
     shown = [as_curve(name, result) for name, result in zip(names, results, strict=True) if result.images]
@@ -135,19 +159,29 @@ def histogram(view: frame.View, mine: Result) -> None:
         st.subheader("Rate against activation")
         v_init = view.settings.site(view.settings.layer)[1]
         v_init = view.settings.v_init if v_init is None and view.settings.start == "constant" else v_init
-        chart(rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(mine.T), mine.T, v_init), "histogram",
-              f"Decoded rate against activation in {view.settings.layer}.")
-        st.caption(f"{view.settings.layer}, {mine.error_images} images: mean error {100 * sums.mean:+.2f} % of θ, root mean "
-                   f"square {100 * sums.mean_square ** 0.5:.2f} % of θ. Neurons silent in both networks are not drawn.")
+        chart(
+            rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(mine.T), mine.T, v_init),
+            "histogram",
+            f"Decoded rate against activation in {view.settings.layer}.",
+        )
+        st.caption(
+            f"{view.settings.layer}, {mine.error_images} images: mean error {100 * sums.mean:+.2f} % of θ, root mean "
+            f"square {100 * sums.mean_square**0.5:.2f} % of θ. Neurons silent in both networks are not drawn."
+        )
     with right:
         st.subheader("Error per layer")
         names = list(mine.sites)
         rms = np.array([mine.sites[name].mean_square ** 0.5 for name in names])
         mean = np.array([mine.sites[name].mean for name in names])
-        chart(rates.layer_error_figure(names, rms, mean, view.settings.layer), "layer_error",
-              f"Error per layer; the largest is in {names[int(rms.argmax())]}. Click a bar to choose the layer.",
-              on_click=lambda point: state.change(layer=str(point["custom"]), channel=0, row=0, column=0))
-        st.caption(f"â − a in per cent of each layer's threshold, {mine.error_images} images. Click a bar to choose its layer.")
+        chart(
+            rates.layer_error_figure(names, rms, mean, view.settings.layer),
+            "layer_error",
+            f"Error per layer; the largest is in {names[int(rms.argmax())]}. Click a bar to choose the layer.",
+            on_click=lambda point: state.change(layer=str(point["custom"]), channel=0, row=0, column=0),
+        )
+        st.caption(
+            f"â − a in per cent of each layer's threshold, {mine.error_images} images. Click a bar to choose its layer."
+        )
 
 
 def layers(view: frame.View, asked: Runs) -> None:
@@ -158,29 +192,44 @@ def layers(view: frame.View, asked: Runs) -> None:
     st.subheader("Thresholds and potentials, layer by layer")
     names = list(view.look.shapes)
     calibrated = [float(np.mean(view.look.theta[name])) / (_effective(settings, name)[0]) for name in names]
-    table = pd.DataFrame({
-        "layer": names, "threshold": calibrated, "scale": [_effective(settings, name)[0] for name in names],
-        "v_init": [settings.site(name)[1] if settings.site(name)[1] is not None else settings.v_init for name in names],
-        "rate": [result.rate(name) if result.images else None for name in names],
-        "error": [100 * result.sites[name].mean_square ** 0.5 if name in result.sites else None for name in names],
-    })
-    key = f"layers_{hash((settings.sites, settings.scale, settings.v_init, settings.network)) & 0xFFFFFF:x}" \
-          f"_{st.session_state.get('table_version', 0)}"
+    table = pd.DataFrame(
+        {
+            "layer": names,
+            "threshold": calibrated,
+            "scale": [_effective(settings, name)[0] for name in names],
+            "v_init": [
+                settings.site(name)[1] if settings.site(name)[1] is not None else settings.v_init for name in names
+            ],
+            "rate": [result.rate(name) if result.images else None for name in names],
+            "error": [100 * result.sites[name].mean_square ** 0.5 if name in result.sites else None for name in names],
+        }
+    )
+    key = (
+        f"layers_{hash((settings.sites, settings.scale, settings.v_init, settings.network)) & 0xFFFFFF:x}"
+        f"_{st.session_state.get('table_version', 0)}"
+    )
     number = st.column_config.NumberColumn
     st.data_editor(
-        table, key=key, hide_index=True, width="stretch", disabled=["layer", "threshold", "rate", "error"],
-        on_change=_edited, args=(key, tuple(names)), height=min(38 * (len(names) + 1), 420),
+        table,
+        key=key,
+        hide_index=True,
+        width="stretch",
+        disabled=["layer", "threshold", "rate", "error"],
+        on_change=_edited,
+        args=(key, tuple(names)),
+        height=min(38 * (len(names) + 1), 420),
         column_config={
             "threshold": number("θ as calibrated (activation units)", format="%.4g", help="Mean over channels."),
             "scale": number("scale", format="%.3g", step=0.01, help="θ = scale × calibrated θ. Edit me."),
             "v_init": number("v_init (share of θ)", format="%.3g", step=0.01, help="v(0) = v_init × θ. Edit me."),
             "rate": number("rate (spikes per step)", format="%.4f"),
             "error": number("error, rms (% of θ)", format="%.2f"),
-        })
-    left, middle, right, _ = st.columns([1, 1, 1, 2])
-    left.button("Reset layers", key="reset_layers", disabled=not settings.sites, on_click=lambda: state.change(sites=()))
-    middle.button("Pin this run", key="pin", icon=":material/keep:", on_click=state.pin)
-    right.button("Forget pins", key="unpin", disabled=not state.pins(), on_click=state.unpin)
+        },
+    )
+    row = st.container(horizontal=True)
+    row.button("Reset layers", key="reset_layers", disabled=not settings.sites, on_click=lambda: state.change(sites=()))
+    row.button("Pin this run", key="pin", icon=":material/keep:", on_click=state.pin)
+    row.button("Forget pins", key="unpin", disabled=not state.pins(), on_click=state.unpin)
 
 
 def _effective(settings: Settings, name: str) -> tuple[float, float]:
@@ -209,9 +258,10 @@ def _edited(key: str, names: tuple[str, ...]) -> None:
     state.change(sites=settings.sites)
 
 
-def export(view: frame.View, asked: Runs) -> None:
-    """Offer the run as a script, its settings and its curve as files."""
+def export(view: frame.View, asked: Runs, more: list[Settings] | None = None) -> None:
+    """Offer the run as a script, its settings and its curves as files; more runs of the page go into the files, too."""
     from explorer.ui import exports
 
-    jobs = asked.ask()
-    exports.buttons(view.settings, {name: job.result for name, job in zip(asked.names, jobs, strict=True)})
+    jobs = cache.runner().want(frame.owner(), [*asked.wanted, *(more or [])])
+    names = [*asked.names, *(one.describe() for one in more or [])]
+    exports.buttons(view.settings, {name: job.result for name, job in zip(names, jobs, strict=True)})

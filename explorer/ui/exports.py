@@ -45,9 +45,16 @@ print(f"top-1 {{hits / len(evaluation.images):.6f}} on {{len(evaluation.images)}
 def script(settings: Settings, images: int) -> str:
     """Return a Python file that reproduces the accuracy on this many images, by the public API alone."""
     return SCRIPT.format(
-        title=settings.describe().replace('"', "'").replace("\\", "/"), network=settings.network, source=settings.source, T=settings.T,
-        images=images, calibration=repr(calibration_spec(settings)), conversion=repr(conversion_spec(settings)),
-        device=settings.device, slices=slices(images))
+        title=settings.describe().replace('"', "'").replace("\\", "/"),
+        network=settings.network,
+        source=settings.source,
+        T=settings.T,
+        images=images,
+        calibration=repr(calibration_spec(settings)),
+        conversion=repr(conversion_spec(settings)),
+        device=settings.device,
+        slices=slices(images),
+    )
 
 
 def curve_csv(results: dict[str, Result]) -> str:
@@ -58,24 +65,49 @@ def curve_csv(results: dict[str, Result]) -> str:
     for name, result in results.items():
         low, high = wilson(result.hits, result.images)
         for t in range(result.T if result.images else 0):
-            writer.writerow([name, t + 1, result.images, *(f"{x:.6f}" for x in (result.top1[t], low[t], high[t], result.ann_top1))])
+            writer.writerow(
+                [name, t + 1, result.images, *(f"{x:.6f}" for x in (result.top1[t], low[t], high[t], result.ann_top1))]
+            )
     return out.getvalue()
 
 
 def settings_json(settings: Settings, results: dict[str, Result]) -> str:
     """Return settings and main results as JSON."""
-    runs = {name: {"images": r.images, "top1": [round(float(x), 6) for x in r.top1], "ann_top1": r.ann_top1,
-                   "spikes_per_neuron": r.spikes_per_neuron} for name, r in results.items()}
+    runs = {
+        name: {
+            "images": r.images,
+            "top1": [round(float(x), 6) for x in r.top1],
+            "ann_top1": r.ann_top1,
+            "spikes_per_neuron": r.spikes_per_neuron,
+        }
+        for name, r in results.items()
+    }
     return json.dumps({"settings": asdict(settings), "runs": runs}, indent=1)
 
 
 def buttons(settings: Settings, results: dict[str, Result]) -> None:
     """Draw the download buttons; files are made when they are asked for."""
     mine = next(iter(results.values()))
-    first, second, third, _ = st.columns([1, 1, 1, 2])
-    first.download_button("Export as script", lambda: script(settings, mine.images), "run.py", "text/x-python", key="export_script",
-                          icon=":material/code:", on_click="ignore", disabled=not mine.images,
-                          help=f"A Python file that reproduces the {mine.images}-image accuracy.")
-    second.download_button("Settings (JSON)", lambda: settings_json(settings, results), "settings.json", "application/json",
-                           key="export_json", on_click="ignore")
-    third.download_button("Curves (CSV)", lambda: curve_csv(results), "accuracy.csv", "text/csv", key="export_csv", on_click="ignore")
+    row = st.container(horizontal=True)
+    row.download_button(
+        "Export as script",
+        lambda: script(settings, mine.images),
+        "run.py",
+        "text/x-python",
+        key="export_script",
+        icon=":material/code:",
+        on_click="ignore",
+        disabled=not mine.images,
+        help=f"A Python file that reproduces the {mine.images}-image accuracy.",
+    )
+    row.download_button(
+        "Settings (JSON)",
+        lambda: settings_json(settings, results),
+        "settings.json",
+        "application/json",
+        key="export_json",
+        on_click="ignore",
+    )
+    row.download_button(
+        "Curves (CSV)", lambda: curve_csv(results), "accuracy.csv", "text/csv", key="export_csv", on_click="ignore"
+    )

@@ -54,7 +54,7 @@ def view() -> View:
     try:
         with st.spinner("Loading the network and simulating one image…"):
             look = cache.look(_without_neuron(settings))
-    except Exception as error:  # noqa: BLE001 (a page shows a message, never a traceback)
+    except Exception as error:
         st.error(_words(error), icon=":material/error:")
         good = state.last_good()
         if good is None:
@@ -112,17 +112,25 @@ def assumptions(settings: Settings, jobs: list[Job]) -> None:
     running = [job for job in jobs if not job.done]
     device = next((result.device for result in results if result.device), "")
     seed = f" · seed {settings.seed}" if settings.start != "constant" else ""
-    status = f":material/sync: refining, {min(job.result.images for job in running)} of {running[0].goal} images" \
-        if running else ":material/check: complete"
-    st.caption(f"{status} · {seen} evaluation images ({settings.source}) · T = {settings.T}{seed} · "
-               f"{settings.describe()} · {device}")
+    status = (
+        f":material/sync: refining, {min(job.result.images for job in running)} of {running[0].goal} images"
+        if running
+        else ":material/check: complete"
+    )
+    st.caption(
+        f"{status} · {seen} evaluation images ({settings.source}) · T = {settings.T}{seed} · "
+        f"{settings.describe()} · {device}"
+    )
     for job in jobs:
         if job.error:
             st.error(job.error, icon=":material/error:")
     silent = results[0].silent() if results and seen else []
     if silent:
-        st.warning(f"No neuron of {', '.join(silent[:3])}{' …' if len(silent) > 3 else ''} fired on any image: "
-                   "lower the threshold scale there, raise v_init, or take more time-steps.", icon=":material/volume_off:")
+        st.warning(
+            f"No neuron of {', '.join(silent[:3])}{' …' if len(silent) > 3 else ''} fired on any image: "
+            "lower the threshold scale there, raise v_init, or take more time-steps.",
+            icon=":material/volume_off:",
+        )
 
 
 def live(jobs: list[Job], draw) -> None:

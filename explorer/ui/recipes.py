@@ -29,8 +29,10 @@ ERROR_IMAGES = 64
 def calibration_spec(settings: Settings) -> CalibrationSpec:
     """Return how thresholds are found under these settings."""
     rules: dict[str, ThresholdRule] = {
-        "max": MaxActivation(settings.per), "percentile": Percentile(settings.p, settings.per),  # type: ignore[arg-type]
-        "clip": TrainedClip(), "mse": MinSquaredError(settings.T, settings.per),  # type: ignore[arg-type]
+        "max": MaxActivation(settings.per),
+        "percentile": Percentile(settings.p, settings.per),  # type: ignore[arg-type]
+        "clip": TrainedClip(),
+        "mse": MinSquaredError(settings.T, settings.per),  # type: ignore[arg-type]
     }
     return CalibrationSpec(rules[settings.rule])
 

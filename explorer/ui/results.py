@@ -70,6 +70,7 @@ class Result:
     sites: dict[str, SiteSums] = field(default_factory=dict)
     error_images: int = 0
     seconds: float = 0.0
+    wrong: list[int] = field(default_factory=list)
     device: str = ""
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ other runs; a run nobody asks for stops at the engine's next chunk and can be ta
 
 from __future__ import annotations
 
+import atexit
 import copy
 import threading
 import traceback
@@ -49,6 +50,7 @@ class Runner:
         self._news = threading.Condition()
         self._turn = threading.Lock()
         self._first = 0
+        self._closing = False
         self._thread: threading.Thread | None = None
 
     @contextmanager
@@ -75,6 +77,7 @@ class Runner:
             if jobs and self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="simulations", daemon=True)
                 self._thread.start()
+                atexit.register(self.close)
             self._news.notify_all()
             return jobs
 
@@ -92,7 +95,18 @@ class Runner:
         seen = [job.result.images for job in jobs]
         with self._news:
             self._news.wait_for(
-                lambda: all(job.done for job in jobs) or [job.result.images for job in jobs] != seen, seconds)
+                lambda: all(job.done for job in jobs) or [job.result.images for job in jobs] != seen, seconds
+            )
+
+    def close(self) -> None:
+        """End the worker after its present chunk: torch's threads must not outlive the interpreter."""
+        with self._news:
+            self._closing = True
+            for job in self._jobs.values():
+                job.wanted.clear()
+            self._news.notify_all()
+        if self._thread is not None:
+            self._thread.join(20)
 
     def _next(self) -> Job | None:
         """Return the wanted run that has seen the fewest images; None while an interactive turn is asked for."""
@@ -100,9 +114,9 @@ class Runner:
         return None if self._first or not open_jobs else min(open_jobs, key=lambda job: job.result.images)
 
     def _work(self) -> None:
-        while True:
+        while not self._closing:
             with self._news:
-                self._news.wait_for(lambda: self._next() is not None)
+                self._news.wait_for(lambda: self._closing or self._next() is not None)
                 job = self._next()
             if job is not None:
                 with self._turn:
@@ -127,8 +141,8 @@ class Runner:
             pass
         except ExplorerError as error:
             job.error = str(error)
-        except Exception as error:  # noqa: BLE001 (the one worker must outlive any run)
-            if not threading.main_thread().is_alive():
+        except Exception as error:
+            if self._closing or not threading.main_thread().is_alive():
                 return
             traceback.print_exc()
             job.error = f"The run failed: {type(error).__name__}: {error}. Change a setting to try again."

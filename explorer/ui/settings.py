@@ -53,23 +53,59 @@ class Field:
 TABLE = (
     Field("network", "Network", "resnet20-relu", "The pretrained network that is converted."),
     Field("source", "Images", "embedded", "'embedded', the folder of a CIFAR-10 copy, or a folder of class folders."),
-    Field("images", "Evaluation images", 256, "Accuracy is measured on this many images, some at a time.", 16, 2000, 16),
+    Field(
+        "images", "Evaluation images", 256, "Accuracy is measured on this many images, some at a time.", 16, 2000, 16
+    ),
     Field("T", "Time-steps T", 32, "How long every image is shown to the spiking network, in steps.", 1, 256, 1),
-    Field("rule", "Threshold rule", "percentile", "How thresholds come from activations of calibration images.",
-          options=RULES),
-    Field("p", "Percentile", 99.9, "Share of activations (zeros included) that lie below the threshold, in percent.",
-          50.0, 100.0, 0.1),
-    Field("per", "Thresholds", "site", "One threshold for the whole layer, or one for each of its channels.",
-          options=PER),
+    Field(
+        "rule",
+        "Threshold rule",
+        "percentile",
+        "How thresholds come from activations of calibration images.",
+        options=RULES,
+    ),
+    Field(
+        "p",
+        "Percentile",
+        99.9,
+        "Share of activations (zeros included) that lie below the threshold, in percent.",
+        50.0,
+        100.0,
+        0.1,
+    ),
+    Field(
+        "per", "Thresholds", "site", "One threshold for the whole layer, or one for each of its channels.", options=PER
+    ),
     Field("scale", "Threshold scale", 1.0, "Multiplies every calibrated threshold.", 0.1, 3.0, 0.05),
-    Field("start", "Initial potential", "constant", "What v(0) is: the same share of the threshold everywhere, or random.",
-          options=STARTS),
-    Field("v_init", "v_init (share of the threshold)", 0.5,
-          "Initial potential v(0) = v_init × θ. OPI's choice is one half. For random starts: the mean.", -0.5, 1.5, 0.05),
-    Field("spread", "Spread (share of the threshold)", 0.5,
-          "Uniform: half the width of the interval. Gaussian: the standard deviation.", 0.0, 1.0, 0.05),
+    Field(
+        "start",
+        "Initial potential",
+        "constant",
+        "What v(0) is: the same share of the threshold everywhere, or random.",
+        options=STARTS,
+    ),
+    Field(
+        "v_init",
+        "v_init (share of the threshold)",
+        0.5,
+        "Initial potential v(0) = v_init × θ. OPI's choice is one half. For random starts: the mean.",
+        -0.5,
+        1.5,
+        0.05,
+    ),
+    Field(
+        "spread",
+        "Spread (share of the threshold)",
+        0.5,
+        "Uniform: half the width of the interval. Gaussian: the standard deviation.",
+        0.0,
+        1.0,
+        0.05,
+    ),
     Field("seed", "Seed", 0, "Fixes the random initial potentials.", 0, 9999, 1),
-    Field("device", "Device", "auto", "Where the simulation runs. Automatic takes CUDA if it is there.", options=DEVICES),
+    Field(
+        "device", "Device", "auto", "Where the simulation runs. Automatic takes CUDA if it is there.", options=DEVICES
+    ),
     Field("image", "Image", 0, "Which evaluation image the single-image plots show.", 0, 9999, 1),
     Field("layer", "Layer", "", "The site (one ReLU call) whose neuron and rates are shown. Empty: chosen for you."),
     Field("channel", "Channel", 0, "Channel of the neuron.", 0, 4095, 1),
@@ -124,7 +160,8 @@ class Settings:
         rule = {"percentile": f"p{self.p:g}", "max": "max", "clip": "trained clip", "mse": "least squares"}[self.rule]
         per = " per channel" if self.per == "channel" and self.rule != "clip" else ""
         v_init = {"constant": f"v_init {self.v_init:g}"}.get(
-            self.start, f"{self.start} v_init {self.v_init:g} ± {self.spread:g}, seed {self.seed}")
+            self.start, f"{self.start} v_init {self.v_init:g} ± {self.spread:g}, seed {self.seed}"
+        )
         scale = "" if self.scale == 1 else f", θ × {self.scale:g}"
         layers = "" if not self.sites else f", {len(self.sites)} layers changed"
         return f"{self.network}, {rule}{per}{scale}, {v_init}{layers}"

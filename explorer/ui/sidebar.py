@@ -10,15 +10,28 @@ from explorer.ui.settings import BY_NAME, PRESETS
 
 def _slider(name: str) -> None:
     field = BY_NAME[name]
-    st.slider(field.label, field.low, field.high, step=field.step, key=state.key(name), help=field.help,
-              persist_state="session")
+    st.slider(
+        field.label,
+        field.low,
+        field.high,
+        step=field.step,
+        key=state.key(name),
+        help=field.help,
+        persist_state="session",
+    )
 
 
 def _choice(name: str) -> None:
     field = BY_NAME[name]
     options = dict(field.options or {})
-    st.selectbox(field.label, list(options), format_func=options.get, key=state.key(name), help=field.help,
-                 persist_state="session")
+    st.selectbox(
+        field.label,
+        list(options),
+        format_func=options.get,
+        key=state.key(name),
+        help=field.help,
+        persist_state="session",
+    )
 
 
 def draw() -> None:
@@ -39,11 +52,21 @@ def draw() -> None:
 
 def _presets() -> None:
     for name, preset in PRESETS.items():
-        st.button(name, key=f"preset_{name}", width="stretch",
-                      on_click=lambda preset=preset: state.put(preset(state.current())))
+        st.button(
+            name,
+            key=f"preset_{name}",
+            width="stretch",
+            on_click=lambda preset=preset: state.put(preset(state.current())),
+        )
     left, right = st.columns(2)
-    left.button("Undo", icon=":material/undo:", key="undo", on_click=state.undo, width="stretch",
-                disabled=len(st.session_state["history"]) < 2)
+    left.button(
+        "Undo",
+        icon=":material/undo:",
+        key="undo",
+        on_click=state.undo,
+        width="stretch",
+        disabled=len(st.session_state["history"]) < 2,
+    )
     right.button("Reset", icon=":material/restart_alt:", key="reset", on_click=state.reset, width="stretch")
 
 
@@ -53,8 +76,14 @@ def _network() -> None:
     chosen = st.session_state[state.key("network")]
     if chosen not in names:
         names = [chosen, *names]
-    st.selectbox(field.label, names, key=state.key("network"), help=field.help, persist_state="session",
-                 on_change=lambda: state.change(sites=(), layer=""))
+    st.selectbox(
+        field.label,
+        names,
+        key=state.key("network"),
+        help=field.help,
+        persist_state="session",
+        on_change=lambda: state.change(sites=(), layer=""),
+    )
 
 
 def _thresholds() -> None:
@@ -73,8 +102,14 @@ def _potential() -> None:
     if st.session_state[state.key("start")] != "constant":
         _slider("spread")
         field = BY_NAME["seed"]
-        st.number_input(field.label, int(field.low or 0), int(field.high or 0), key=state.key("seed"), help=field.help,
-                        persist_state="session")
+        st.number_input(
+            field.label,
+            int(field.low or 0),
+            int(field.high or 0),
+            key=state.key("seed"),
+            help=field.help,
+            persist_state="session",
+        )
 
 
 def _share() -> None:

@@ -37,8 +37,12 @@ def draw() -> None:
     """Draw the tour in the sidebar; a step sets the app and opens its page."""
     with st.expander("Guided tour", icon=":material/signpost:"):
         for i, step in enumerate(steps()):
-            if st.button(f"{i + 1}. {step.title}", key=f"tour_{i}", width="stretch",
-                         on_click=lambda step=step, i=i: _open(step, i)):
+            if st.button(
+                f"{i + 1}. {step.title}",
+                key=f"tour_{i}",
+                width="stretch",
+                on_click=lambda step=step, i=i: _open(step, i),
+            ):
                 page = st.session_state["pages"].get(step.page)
                 if page is not None:
                     st.switch_page(page)
@@ -46,8 +50,11 @@ def draw() -> None:
         if chosen is not None:
             step = steps()[chosen]
             st.info(f"**{chosen + 1}. {step.title}**  \n{step.text}")
-            st.code(f"{'' if step.page == 'explorer' else step.page}?{link.PARAMETER}={link.encode(step.settings)}",
-                    language=None, wrap_lines=True)
+            st.code(
+                f"{'' if step.page == 'explorer' else step.page}?{link.PARAMETER}={link.encode(step.settings)}",
+                language=None,
+                wrap_lines=True,
+            )
 
 
 def _open(step: Step, i: int) -> None:

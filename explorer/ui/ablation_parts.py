@@ -1,0 +1,149 @@
+"""The parts of the ablation page: which runs an ablation needs, and how their results are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import streamlit as st
+
+from explorer.plots import accuracy
+from explorer.ui import cache, explorer_parts, frame, state
+from explorer.ui.components import chart
+from explorer.ui.results import wilson
+from explorer.ui.runner import Job
+from explorer.ui.settings import Settings
+
+KINDS = {
+    "none": "None",
+    "v_init": "v_init by T",
+    "start": "Initialisation kinds",
+    "percentile": "Threshold percentile by T",
+    "scale": "One layer's threshold",
+    "potential": "One layer's potential",
+}
+V_INITS = [round(0.1 * i, 1) for i in range(11)]
+PERCENTILES = [95.0, 97.0, 98.0, 99.0, 99.5, 99.9, 100.0]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The runs of one ablation: their settings and the value or name each stands for."""
+
+    kind: str
+    settings: list[Settings]
+    values: list
+
+
+def plan(kind: str, base: Settings, layers: list[str]) -> Plan | None:
+    """Return the runs of an ablation around these settings."""
+    plain = replace(base, start="constant", sites=())
+    match kind:
+        case "v_init":
+            return Plan(kind, [replace(plain, v_init=v) for v in V_INITS], V_INITS)
+        case "start":
+            kinds = {
+                "zero": replace(plain, v_init=0.0),
+                "half": replace(plain, v_init=0.5),
+                "uniform in [0, 1)": replace(plain, start="uniform", v_init=0.5, spread=0.5),
+                "Gaussian 0.5 ± 0.2": replace(plain, start="gaussian", v_init=0.5, spread=0.2),
+            }
+            return Plan(kind, list(kinds.values()), list(kinds))
+        case "percentile":
+            return Plan(kind, [replace(base, rule="percentile", p=p) for p in PERCENTILES], PERCENTILES)
+        case "scale":
+            return Plan(
+                kind,
+                [base, *(base.with_site(n, 0.8 * (base.site(n)[0] or base.scale), base.site(n)[1]) for n in layers)],
+                ["as it is", *layers],
+            )
+        case "potential":
+            return Plan(kind, [base, *(base.with_site(n, base.site(n)[0], 0.0) for n in layers)], ["as it is", *layers])
+    return None
+
+
+def choose(view: frame.View) -> Plan | None:
+    """Draw the choice of an ablation; return its runs."""
+    row = st.container(horizontal=True)
+    row.button("Pin this run", key="pin", icon=":material/keep:", on_click=state.pin)
+    row.button("Forget pins", key="unpin", disabled=not state.pins(), on_click=state.unpin)
+    kind = st.segmented_control(
+        "Ablation",
+        list(KINDS),
+        format_func=KINDS.get,
+        default="none",
+        key="ablation",
+        required=True,
+        help="Runs many settings one after another on up to 64 images, refined live.",
+    )
+    base = replace(view.settings.look(), images=min(view.settings.images, 64))
+    return plan(kind or "none", base, list(view.look.shapes))
+
+
+def ask(runs: explorer_parts.Runs, chosen: Plan | None) -> list[Job]:
+    """Ask for the curves' runs and the ablation's."""
+    return cache.runner().want(frame.owner(), [*runs.wanted, *(chosen.settings if chosen else [])])
+
+
+def draw(view: frame.View, runs: explorer_parts.Runs, chosen: Plan | None) -> None:
+    """Draw curves, steps needed, and the ablation, as far as known."""
+    jobs = ask(runs, chosen)
+    curves, ablation = jobs[: len(runs.wanted)], jobs[len(runs.wanted) :]
+    known = [(name, job.result) for name, job in zip(runs.names, curves) if job.result.images]
+    left, right = st.columns(2)
+    log = left.toggle("Logarithmic T axis", value=True, key="log_axis")
+    published = right.toggle(
+        "Published OPI figures",
+        value=True,
+        key="published",
+        help="Bu et al. 2022, full CIFAR-10 test set, "
+        "networks trained with their recipe; ours are other weights and fewer images.",
+    )
+    shown = [explorer_parts.as_curve(name, result) for name, result in known]
+    ann = known[0][1].ann_top1 if known and known[0][1].labelled else None
+    figure = accuracy.accuracy_figure(shown, ann, log, accuracy.PUBLISHED if published else None, 420)
+    chart(figure, "accuracy", "Accuracy against time-steps for yours, both references and pins.")
+    frame.assumptions(view.settings, jobs)
+    if ann is not None:
+        st.subheader("Steps to within 1 % of the ANN")
+        rows = {name: accuracy.steps_to_reach(result.top1, result.ann_top1 - 0.01) for name, result in known}
+        for column, (name, steps) in zip(st.columns(max(len(rows), 2)), rows.items(), strict=False):
+            column.metric(
+                name,
+                f"T = {steps}" if steps else f"more than {view.settings.T}",
+                help="First T from which accuracy stays at most 1 percentage point below the ANN's.",
+            )
+    if chosen is not None:
+        _ablation(chosen, ablation)
+
+
+def _ablation(chosen: Plan, jobs: list[Job]) -> None:
+    results = [job.result for job in jobs]
+    done = min(result.images for result in results)
+    st.subheader(KINDS[chosen.kind])
+    T = jobs[0].settings.T
+    if chosen.kind in ("v_init", "percentile"):
+        grid = np.array([100 * r.top1 if r.images else np.full(T, np.nan) for r in results])
+        title = "v_init (share of θ)" if chosen.kind == "v_init" else "percentile"
+        y = chosen.values if chosen.kind == "v_init" else [f"{p:g}" for p in chosen.values]
+        figure = accuracy.grid_figure(grid, range(1, T + 1), y, "time-steps T", title)
+        alt = f"Heat map of accuracy: {title} by T; the best of each T is marked."
+    elif chosen.kind == "start":
+        curves = [explorer_parts.as_curve(name, r) for name, r in zip(chosen.values, results) if r.images]
+        figure, alt = accuracy.accuracy_figure(curves, None), "Accuracy against T for four kinds of initial potential."
+    else:
+        base = results[0]
+        change = np.array(
+            [100 * (r.top1[-1] - base.top1[-1]) if r.images and base.images else 0.0 for r in results[1:]]
+        )
+        what = "threshold × 0.8" if chosen.kind == "scale" else "v_init = 0 in this layer only"
+        figure = accuracy.bars_figure(
+            chosen.values[1:], change, f"change of accuracy at T = {T} (percentage points), {what}"
+        )
+        alt = "Change of accuracy when one layer is changed."
+    chart(figure, f"ablation_{chosen.kind}", alt)
+    low, high = wilson(results[0].hits[-1:], results[0].images)
+    st.caption(
+        f"At least {done} images each, T up to {T}; the 95 % interval at the first setting is "
+        f"{100 * low[0]:.1f} to {100 * high[0]:.1f} %: differences inside it mean little. All runs see the same images."
+    )

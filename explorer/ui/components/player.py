@@ -1,0 +1,33 @@
+"""The player: one recording, played step by step in the browser without asking the server again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+
+from explorer.plots.membrane import Trace
+from explorer.ui.components.source import source
+
+_PLAYER = st.components.v2.component(
+    "explorer_player", html=source("player.html"), css=source("player.css"), js=source("player.js")
+)
+
+
+def player(trace: Trace, scores: np.ndarray, classes: Sequence[str], key: str) -> None:
+    """Play one neuron's equation with its numbers, and the class scores [T, K] (at most ten classes) as they grow."""
+    chosen = np.argsort(-scores[-1])[:10] if scores.shape[1] > 10 else np.arange(scores.shape[1])
+    record = {
+        "x": trace.x.tolist(),
+        "before": trace.v_before.tolist(),
+        "v": trace.v.tolist(),
+        "z": [int(z) for z in trace.z],
+        "v0": trace.v0,
+        "theta": trace.theta,
+        "a": trace.a,
+        "scores": np.round(scores[:, chosen], 4).tolist(),
+        "classes": [classes[i] for i in chosen],
+    }
+    _PLAYER(key=key, data={"record": json.dumps(record)})

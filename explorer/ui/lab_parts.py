@@ -1,0 +1,164 @@
+"""The parts of the membrane lab, top to bottom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import streamlit as st
+
+from explorer.plots import membrane, rates, theme
+from explorer.ui import cache, frame, state
+from explorer.ui.components import chart, player
+from explorer.ui.explorer_parts import picture
+from explorer.ui.settings import BY_NAME, PRESETS, Settings
+
+THUMBNAILS = 8
+
+
+def images(view: frame.View) -> None:
+    """Draw thumbnails to choose from, all images or only those the SNN gets wrong."""
+    columns = st.columns([1, 3])
+    columns[0].number_input(
+        "Image number", 0, 9999, key=state.key("image"), help=BY_NAME["image"].help, persist_state="session"
+    )
+    only_wrong = columns[1].toggle(
+        "Only images the SNN gets wrong",
+        key="only_wrong",
+        persist_state="session",
+        help="Among the first images of the present settings.",
+    )
+    start = view.settings.image
+    choice = list(range(start, start + THUMBNAILS))
+    if only_wrong:
+        job = cache.runner().want(frame.owner(), [replace(view.settings.look(), images=48)])[0]
+        cache.runner().wait([job], 4.0)
+        choice = ([i for i in job.result.wrong if i >= start] or job.result.wrong)[:THUMBNAILS]
+        st.caption(
+            f"{len(job.result.wrong)} of the first {job.result.images} images are wrong at T = {view.settings.T}."
+            + ("" if job.done else " Still looking: press the switch again for more.")
+        )
+    every = cache.images(view.settings.network, view.settings.source).images
+    for column, i in zip(st.columns(THUMBNAILS), [i for i in choice if i < len(every)], strict=False):
+        with column:
+            picture(np.asarray(every[i]), 72)
+            st.button(
+                str(i),
+                key=f"pick_{i}",
+                on_click=lambda i=i: state.change(image=i),
+                width="stretch",
+                type="primary" if i == start else "secondary",
+            )
+
+
+def rate_map(view: frame.View) -> None:
+    """Draw all feature maps of the layer as firing rates; a click on a cell chooses that neuron."""
+    settings, look = view.settings, view.look
+    st.selectbox(
+        BY_NAME["layer"].label,
+        list(look.shapes),
+        key=state.key("layer"),
+        help=BY_NAME["layer"].help,
+        persist_state="session",
+    )
+    shape = (*look.shapes[settings.layer], 1, 1)[:3]
+    rate = (look.counts[settings.layer] / settings.T).reshape(shape)
+    cell = rates.place_of(shape, settings.channel, settings.row, settings.column)
+    figure = rates.map_figure(rates.tiles(rate), "rate (spikes per step)", cell, 440)
+
+    def clicked(point: dict) -> None:
+        place = rates.tile_at(shape, int(point["y"]), int(point["x"]))
+        if place is not None:
+            state.change(channel=place[0], row=place[1], column=place[2])
+
+    chart(
+        figure,
+        "rate_map",
+        f"Firing rates of {settings.layer}: every channel's feature map. Click a cell.",
+        on_click=clicked,
+    )
+    names = ("channel", "row", "column")
+    for column, name, size in zip(st.columns(3), names, shape, strict=True):
+        column.number_input(
+            BY_NAME[name].label, 0, max(size - 1, 0), key=state.key(name), persist_state="session", disabled=size <= 1
+        )
+    st.caption(
+        f"Each tile is one channel of {settings.layer}. Click a cell, or type the neuron's place, to see its membrane below."
+    )
+
+
+def _starts(settings: Settings) -> dict[str, Settings]:
+    named = {"v_init = 0": PRESETS["Zero start"](settings), "v_init = 1/2": PRESETS["OPI, half threshold"](settings)}
+    return named if settings in named.values() else {**named, "yours": settings}
+
+
+def _trace(view: frame.View, name: str, settings: Settings) -> membrane.Trace:
+    return cache.trace(replace(settings, images=16), name, frame.neuron_index(view.settings, view.look))
+
+
+def three_starts(view: frame.View) -> None:
+    """Draw membrane, decoded value and input current under zero start, half start and yours."""
+    traces = [_trace(view, name, settings) for name, settings in _starts(view.settings).items()]
+    s = view.settings
+    st.subheader(f"Neuron {s.layer}, channel {s.channel}, row {s.row}, column {s.column}")
+    chart(membrane.membrane_figure(traces), "lab_membrane", "Membrane potential under up to three settings.")
+    left, right = st.columns(2)
+    with left:
+        chart(membrane.convergence_figure(traces), "lab_decoded", f"Decoded value approaching a = {traces[0].a:.3g}.")
+    with right:
+        chart(membrane.current_figure(traces), "lab_current", "Input current per step.")
+    st.caption(
+        f"Image {s.image}, T = {s.T}, {s.describe()}, {view.look.device}. The current differs between settings "
+        "because the layers before start differently, too."
+    )
+
+
+def play(view: frame.View) -> None:
+    """Play the equation and the class scores step by step, in the browser."""
+    st.subheader("Play time")
+    player(_trace(view, "yours", view.settings), view.look.snn, view.look.classes, "player")
+
+
+def raster(view: frame.View) -> None:
+    """Draw the spikes of a sample of the layer's neurons."""
+    spikes = cache.rasters(_bare(view.settings))[view.settings.layer]
+    st.subheader("Spike raster of the layer")
+    chart(
+        membrane.raster_figure(spikes[:, :: max(1, spikes.shape[1] // 100)]),
+        "raster",
+        f"Spikes of {view.settings.layer} over {view.settings.T} steps.",
+    )
+
+
+def _bare(settings: Settings) -> Settings:
+    return replace(settings.look(), image=settings.image, images=16)
+
+
+def first_times(spikes: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return per site the median step of the first spike among its neurons that fire; NaN for a silent site."""
+    times = {}
+    for name, z in spikes.items():
+        fired = z.any(0)
+        times[name] = float(np.median(z[:, fired].argmax(0) + 1)) if fired.any() else float("nan")
+    return times
+
+
+def first_spikes(view: frame.View) -> None:
+    """Draw when each layer first fires: zero start delays every layer, and the delays add up."""
+    st.subheader("Time of the first spike, layer by layer")
+    figure = theme.new_figure(340, "", "median first spike (time-step)")
+    for i, (name, settings) in enumerate(_starts(view.settings).items()):
+        times = first_times(cache.rasters(_bare(settings)))
+        figure.add_scatter(
+            x=rates.short_names(list(times)),
+            y=np.array(list(times.values())),
+            name=name,
+            mode="lines+markers",
+            line={"color": theme.COLORWAY[i], "dash": theme.DASHES[i]},
+            marker={"symbol": theme.SYMBOLS[i], "size": 8},
+            hovertemplate="%{x}<br>step %{y}<extra>" + name + "</extra>",
+        )
+    figure.update_xaxes(tickangle=-60, automargin=True)
+    figure.update_yaxes(rangemode="tozero")
+    chart(figure, "first_spikes", "Median time of the first spike per layer, with and without initial potential.")
+    st.caption("Median over up to 200 neurons a layer, of those that fire within T steps on this image.")

@@ -1,0 +1,138 @@
+"""Every other page of issue-level controls: moving one changes the result; formulas behind the pages."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from explorer.plots import rates
+from explorer.ui import tour
+from explorer.ui.settings import Settings
+from tests.app_help import ROOT, SMALL, chart, metric, open_app, settle, values
+
+
+@pytest.mark.parametrize(("name", "value"), [("theory_v", 0.0), ("theory_T", 3), ("theory_theta", 2.0)])
+def test_theory_sliders_change_the_numbers(name, value):
+    at = open_app(page="theory")
+    before = metric(at, "Mean squared error (units²)")
+    at.slider(key=name).set_value(value).run()
+    assert not at.exception and metric(at, "Mean squared error (units²)") != before
+
+
+def test_theory_input_and_distribution_act():
+    at = open_app(page="theory")
+    equation = at.latex[0].value
+    at.slider(key="theory_x").set_value(0.9).run()
+    assert at.latex[0].value != equation
+    assert metric(at, "Zero mean error at v_init") in ("0.49", "0.50", "0.51")
+    at.slider(key="theory_T").set_value(1).run()
+    at.radio(key="theory_kind").set_value("half-normal").run()
+    assert metric(at, "Zero mean error at v_init") not in ("0.49", "0.50", "0.51")
+    assert metric(at, "Least squared error at v_init") in ("0.49", "0.50", "0.51")
+    at.radio(key="theory_kind").set_value("layer").run()
+    assert not at.exception and "scaled so that its threshold" in str([c.value for c in at.caption])
+
+
+def test_lab_shows_three_settings_and_follows_the_neuron():
+    at = open_app(replace(SMALL, v_init=0.3), "membrane_lab")
+    assert not at.exception
+    names = [trace["name"] for trace in chart(at, "lab_membrane")["data"] if trace["mode"] == "lines"]
+    assert names == ["v_init = 0", "v_init = 1/2", "yours"]
+    before = values(chart(at, "lab_membrane")["data"][0]["y"])
+    at.number_input(key="set_channel").set_value(2).run()
+    assert not np.array_equal(values(chart(at, "lab_membrane")["data"][0]["y"]), before)
+    at.button(key="pick_3").click().run()
+    assert at.number_input(key="set_image").value == 3
+    assert len(chart(at, "first_spikes")["data"]) == 3 and chart(at, "raster") and chart(at, "rate_map")
+    layer = at.selectbox(key="set_layer").value
+    at.selectbox(key="set_layer").set_value("act1").run()
+    assert layer != "act1" and not at.exception
+    at.toggle(key="only_wrong").set_value(True).run()
+    assert not at.exception and "are wrong at T = 8" in str([c.value for c in at.caption])
+
+
+def test_zero_start_delays_the_first_spikes():
+    at = open_app(page="membrane_lab")
+    zero, half = chart(at, "first_spikes")["data"]
+    assert np.nanmean(np.array(zero["y"] if isinstance(zero["y"], list) else values(zero["y"]), float)) > np.nanmean(
+        np.array(half["y"] if isinstance(half["y"], list) else values(half["y"]), float)
+    )
+
+
+def test_tiles_and_their_inverse():
+    shape = (5, 3, 4)
+    sheet = rates.tiles(np.arange(60, dtype=float).reshape(shape))
+    for channel, row, column in np.ndindex(shape):
+        place = rates.place_of(shape, channel, row, column)
+        assert rates.tile_at(shape, *place) == (channel, row, column)
+        assert sheet[place] == np.ravel_multi_index((channel, row, column), shape)
+    assert rates.tile_at(shape, 3, 0) is None
+
+
+def test_error_parts_add_up_and_controls_act():
+    at = settle(open_app(page="rates_and_errors"))
+    for squared in (False, True):
+        at.toggle(key="squared").set_value(squared).run()
+        data = {trace["name"]: values(trace["y"]) for trace in chart(at, "parts")["data"]}
+        total = sum(data[name] for name in ("clipping", "quantisation", "unevenness", "inherited"))
+        assert np.allclose(total, data["total"], atol=1e-3) and np.abs(data["total"]).max() > 0
+    before = values(chart(at, "potentials")["data"][0]["y"])
+    at.selectbox(key="set_layer").set_value("act1").run()
+    assert not np.array_equal(values(chart(at, "potentials")["data"][0]["y"]), before)
+    assert len(chart(at, "worst")["data"][0]["x"]) >= 1 or chart(at, "worst")
+
+
+@pytest.mark.parametrize("kind", ["v_init", "start", "percentile", "scale", "potential"])
+def test_ablations_run_and_draw(kind):
+    at = open_app(replace(SMALL, T=4), "accuracy_and_ablation")
+    at.segmented_control(key="ablation").set_value(kind).run()
+    settle(at, 150)
+    figure = chart(at, f"ablation_{kind}")
+    if kind == "v_init":
+        grid = values(figure["data"][0]["z"]).reshape(11, 4)
+        assert not np.array_equal(grid[0], grid[5])
+    assert figure["data"]
+
+
+def test_accuracy_layers_and_axis_act():
+    at = settle(open_app(page="accuracy_and_ablation"))
+    assert any("OPI paper" in trace.get("name", "") for trace in chart(at, "accuracy")["data"])
+    assert chart(at, "accuracy")["layout"]["xaxis"]["type"] == "log"
+    at.toggle(key="published").set_value(False).run()
+    at.toggle(key="log_axis").set_value(False).run()
+    assert not any("OPI paper" in trace.get("name", "") for trace in chart(at, "accuracy")["data"])
+    assert chart(at, "accuracy")["layout"]["xaxis"].get("type") != "log"
+
+
+def test_energy_grows_with_time():
+    at = settle(open_app(page="energy"))
+    x = values(chart(at, "energy")["data"][0]["x"])
+    assert len(x) == 4 and np.all(np.diff(x) > 0)
+    assert float(metric(at, "ANN energy (µJ per image)")) == pytest.approx(40.8e6 * 4.6e-6, rel=0.05)
+
+
+@pytest.mark.parametrize("i", range(5))
+def test_tour_steps_set_the_app(i):
+    step = tour.steps()[i]
+    assert (ROOT / "pages" / f"{step.page}.py").exists() and step.settings != Settings()
+
+
+def test_a_tour_button_opens_its_settings():
+    at = open_app()
+    at.button(key="tour_2").click().run()
+    assert not at.exception and at.slider(key="set_scale").value == 2.0 and at.selectbox(key="set_rule").value == "max"
+
+
+def test_numbers_in_the_lessons_are_true():
+    from explorer.plots import accuracy, theory
+    from explorer.ui.energy_parts import ADD_PJ, MAC_PJ
+
+    text = (ROOT / "assets/lessons/theory.md").read_text()
+    x = theory.inputs("uniform", 1.0)
+    (mean0, square0), (_, square) = theory.moments(x, 1.0, 8, 0.0), theory.moments(x, 1.0, 8, 0.5)
+    for number in (f"{mean0:.4f}", f"{square0:.5f}", f"{square:.5f}"):
+        assert number in text, number
+    energy = (ROOT / "assets/lessons/energy.md").read_text()
+    assert f"{ADD_PJ} pJ" in energy and f"{MAC_PJ} pJ" in energy and f"{MAC_PJ / ADD_PJ:.1f}" in energy
+    lesson = (ROOT / "assets/lessons/accuracy_and_ablation.md").read_text()
+    assert f"{accuracy.PUBLISHED['OPI paper, ResNet-20 (ANN 92.74)'][32]}" in lesson and "92.74" in lesson
