@@ -363,16 +363,22 @@ def images(n: int, size: int = SIZE, seed: int = 1) -> Tensor:
     return smooth + 0.3 * torch.randn(n, 3, size, size, generator=generator)
 
 
-def stir(net: nn.Module, size: int = SIZE, batches: int = 3) -> nn.Module:
-    """Give batch norm the statistics of some random images, and return the network in eval mode."""
+def stir(net: nn.Module, size: int = SIZE, batches: int = 3, shift: float = 0.0) -> nn.Module:
+    """Give batch norm random gains and the statistics of some images, and return the network in eval mode.
+
+    The statistics are plain means over the batches (no moving average), so that signals neither fade nor explode.
+    shift is added to batch norm's biases: at 1 most rectifiers are open, which keeps a network of fifty random layers
+    from amplifying the least disturbance a thousandfold, as batch norm's random networks do.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.7, 1.3)
+        nn.init.uniform_(norm.bias, shift - 0.2, shift + 0.3)
+        norm.momentum = None
     net.train()
     with torch.no_grad():
         for seed in range(batches):
             net(images(16, size, seed=100 + seed))
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.7, 1.3)
-            nn.init.uniform_(module.bias, -0.2, 0.3)
     return net.eval()
 
 

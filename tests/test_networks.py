@@ -44,14 +44,16 @@ def relative_gap(found: Tensor, expected: Tensor) -> float:
 
 
 def gaps(network: Network, images: Tensor, steps: tuple[int, ...]) -> list[float]:
-    """Return the root mean square gap between SNN and ANN scores after each number of steps, relative to the ANN's.
+    """Return the root mean square gap between SNN and ANN scores after each number of steps.
 
+    It is a share of how much the ANN's scores vary from image to image, so that 1 means: tells nothing apart.
     Thresholds are the maxima over these very images, so that no clipping is left and the gap must vanish with T.
     """
     snn = convert(network, calibrate(network, images, CalibrationSpec(MaxActivation("channel"))), ConversionSpec())
     logits = simulate(snn, images, SimulationSpec(max(steps))).logits
     expected = network.forward(images)
-    scale = (expected - expected.mean(1, keepdim=True)).pow(2).mean().sqrt()
+    scale = (expected - expected.mean(0)).pow(2).mean().sqrt()
+    assert scale > 1e-3 * expected.abs().mean(), "scores that hardly depend on the image would prove nothing"
     return [float((logits[T - 1] - expected).pow(2).mean().sqrt() / scale) for T in steps]
 
 
@@ -82,7 +84,7 @@ class TestGallery:
 def torchvision_network(name: str, size: int) -> nn.Module:
     """Return a torchvision network with random weights and lively batch norm."""
     torch.manual_seed(0)
-    return gallery.stir(build(f"torchvision:{name}", 10), size, batches=1)
+    return gallery.stir(build(f"torchvision:{name}", 10), size, batches=2, shift=1.0)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
@@ -95,7 +97,7 @@ def test_torchvisions_networks_convert(name):
     assert not network.unsupported
     assert relative_gap(network.forward(images), expected) < 1e-5
     early, late = gaps(network, images, (8, 64))
-    assert late < early
+    assert late < 0.75 * early
 
 
 @pytest.mark.parametrize(
