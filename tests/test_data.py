@@ -249,6 +249,15 @@ def test_classes_are_matched_by_name_number_or_position():
         to_outputs(("x", "y"), card, "d")
 
 
+def test_folders_that_archives_leave_behind_are_no_classes(tmp_path):
+    root = class_folders(tmp_path, {"cat": 2, "dog": 2, ".thumbnails": 1, "__MACOSX": 1})
+    assert len(load_images(ClassFolders(str(root)), PETS)) == 2
+    for name in ("cat", "dog"):
+        shutil.rmtree(root / name)
+    (root / "a.png").write_bytes(picture())
+    assert data_source(str(root)) == LoosePictures(str(root))
+
+
 def test_numbered_folders_sort_as_numbers():
     card = Card("net", 32, (0.5,) * 3, (0.5,) * 3, tuple(f"class {i}" for i in range(12)))
     names = tuple(sorted(map(str, range(12))))

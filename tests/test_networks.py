@@ -25,8 +25,17 @@ from explorer.zoo.architectures import build
 from explorer.zoo.own import NetworkSource, own_card
 from tests import networks as gallery
 
-SLOW = ("wide_resnet50_2", "resnext50_32x4d", "densenet121", "regnet_x_400mf", "googlenet", "vgg11_bn", "mnasnet0_5")
-FAST = ("resnet18", "alexnet", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v2")
+SLOW = (
+    "alexnet",
+    "wide_resnet50_2",
+    "resnext50_32x4d",
+    "densenet121",
+    "regnet_x_400mf",
+    "googlenet",
+    "vgg11_bn",
+    "mnasnet0_5",
+)
+FAST = ("resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v2")
 TORCHVISION = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 REFUSED = {
     "efficientnet_b0": (64, "features.0.2: SiLU"),

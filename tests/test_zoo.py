@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from explorer.engine import trace
 from explorer.engine.errors import AssetError, SpecError
 from explorer.zoo import hub
 from explorer.zoo.architectures import architectures, build
@@ -149,6 +150,19 @@ def test_weights_in_the_hubs_folder_are_used_without_asking(tmp_path, monkeypatc
     assert torch.equal(net(x), original(x))
     assert (card.input_size, card.resize, len(card.classes)) == (224, 256, 1000)
     assert card.top1 is None, "published is not measured"
+
+
+def test_networks_that_rescale_their_input_are_told_to(tmp_path, monkeypatch):
+    from torchvision.models import GoogLeNet_Weights
+
+    (tmp_path / "checkpoints").mkdir()
+    file = GoogLeNet_Weights.DEFAULT.url.rsplit("/", 1)[-1]
+    torch.save(build("torchvision:googlenet", 1000).state_dict(), tmp_path / "checkpoints" / file)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    net, _ = load("torchvision:googlenet")
+    assert net.transform_input
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.allclose(trace(net, x).forward(x), net(x), rtol=1e-4, atol=1e-5)
 
 
 def test_what_the_hub_sends_is_verified(tmp_path, monkeypatch):

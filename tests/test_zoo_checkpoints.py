@@ -21,6 +21,7 @@ from explorer.zoo.checkpoint import read_state
 from explorer.zoo.fitting import count_classes, fit_state, load_checkpoint
 from explorer.zoo.own import NetworkSource, open_network
 from explorer.zoo.programs import load_program
+from tests import networks as gallery
 
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -253,6 +254,19 @@ def test_a_python_file_and_weights_make_a_network(own, tmp_path):
     assert torch.equal(net.fc.bias, plain.fc.bias + 1)
     assert card.classes == ("a", "b", "c", "d")
     assert card.name == "weights.pt"
+
+
+@pytest.mark.parametrize("kind", ["OptionAResNet", "ReusedReLU", "ControlFlow", "Fire", "Depthwise"])
+def test_checkpoints_made_elsewhere_load_onto_their_python_file(kind, tmp_path):
+    """As people have them: wrapped, data parallel, and a file of network definitions."""
+    original = gallery.make(getattr(gallery, kind))
+    torch.save({"state_dict": {f"module.{k}": v for k, v in original.state_dict().items()}}, tmp_path / "net.th")
+    source = NetworkSource(f"{gallery.__file__}:{kind}", str(tmp_path / "net.th"), input_size=gallery.SIZE)
+    net, card = open_network(source)
+    images = gallery.images(4)
+    expected = original(images.clone()).detach()
+    found = trace(net, card.example()).forward(images)
+    assert float((found - expected).abs().max()) < 1e-5 * float(expected.abs().max())
 
 
 @pytest.mark.parametrize(

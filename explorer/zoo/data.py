@@ -10,7 +10,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,9 @@ from explorer.engine.errors import AssetError, DataError
 from explorer.zoo.cards import Card, verify
 from explorer.zoo.cifar10 import CLASSES, balanced_choice, load_split
 from explorer.zoo.images import ImageSet, check_count, fit, read_picture, read_pictures
+
+if TYPE_CHECKING:
+    from torchvision.datasets import ImageFolder
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -67,7 +70,7 @@ def data_source(text: str) -> DataSource:
     names = _listing(root)
     if "cifar-10-batches-py" in names or "test_batch.png" in names:
         return Cifar10Root(str(root))
-    if any((root / name).is_dir() for name in names):
+    if any(_is_class(root / name) for name in names):
         return ClassFolders(str(root))
     if _pictures_in(root, names):
         return LoosePictures(str(root))
@@ -144,12 +147,10 @@ def _cifar10(root: Path, n: int | None, part: Part, seed: int) -> ImageSet:
 
 
 def _class_folders(root: Path, card: Card, n: int | None, part: Part, seed: int) -> ImageSet:
-    from torchvision.datasets import ImageFolder
-
     root, shared = _part_folder(root, part)
     _listing(root)
     try:
-        folder = ImageFolder(str(root), allow_empty=True)
+        folder = _image_folder(root)
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{root}: no class folders here, so the pictures have no labels. Put them into one folder per class, "
@@ -172,6 +173,25 @@ def _class_folders(root: Path, card: Card, n: int | None, part: Part, seed: int)
     labels = outputs[np.asarray([label for _, label in chosen], dtype=np.int64)]
     note = f"drawn evenly from {len(groups)} class folders, seed {seed}"
     return ImageSet(root.name, images, labels, card.classes, note)
+
+
+def _image_folder(root: Path) -> ImageFolder:
+    """List a folder of class folders by torchvision, hidden ones left out."""
+    from torchvision.datasets import ImageFolder
+
+    class Folder(ImageFolder):
+        def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+            classes = [name for name in _listing(Path(directory)) if _is_class(Path(directory) / name)]
+            if not classes:
+                raise FileNotFoundError(directory)
+            return classes, {name: i for i, name in enumerate(classes)}
+
+    return Folder(str(root), allow_empty=True)
+
+
+def _is_class(path: Path) -> bool:
+    """Tell whether a path is a class folder: visible, and not what archives leave behind."""
+    return path.is_dir() and not path.name.startswith((".", "__"))
 
 
 def _part_folder(root: Path, part: Part) -> tuple[Path, bool]:

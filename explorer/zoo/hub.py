@@ -19,6 +19,7 @@ from explorer.zoo.architectures import TORCHVISION, build
 from explorer.zoo.cards import Card
 from explorer.zoo.checkpoint import read_state
 from explorer.zoo.fitting import fit_state
+from explorer.zoo.memory import require_memory
 
 Progress = Callable[[int, int], None]
 TIMEOUT = 20.0
@@ -35,11 +36,15 @@ def load_torchvision(name: str, on_progress: Progress | None = None) -> tuple[nn
     """
     import torchvision.models as models
 
-    net = build(TORCHVISION + name, classes=1000)
     try:
         weights = models.get_model_weights(name).DEFAULT
     except (AttributeError, ValueError) as error:
-        raise SpecError(f"torchvision keeps no weights for {name!r}. Choose another network.") from error
+        near = build(TORCHVISION + name, classes=1000)  # says so if there is no such network at all
+        raise SpecError(f"torchvision keeps no weights for {type(near).__name__}. Choose another network.") from error
+    require_memory(12 * weights.meta["num_params"], name)
+    net = build(TORCHVISION + name, classes=1000)
+    if hasattr(net, "transform_input"):
+        net.__dict__["transform_input"] = True  # GoogLeNet's and Inception's weights were trained on -1..1
     state = read_state(fetch(weights.url, on_progress))
     fit_state(net, state)
     return net.eval().requires_grad_(False), torchvision_card(name, weights)

@@ -134,12 +134,13 @@ def _try_out(net: nn.Module, card: Card) -> Tensor:
     size, channels = card.input_size, card.channels
     fed = f"an image of noise [1, {channels}, {size}, {size}]"
     mend = "Check the input size, and whether the network takes one channel or three."
-    net = net.float().eval().requires_grad_(False)
+    net = net.float().eval()
     try:
         with torch.no_grad():
             scores = net(card.example())
     except Exception as error:  # somebody else's forward raises whatever it likes
         raise CheckpointError(f"{card.name}: fails on {fed} ({type(error).__name__}: {error}). {mend}") from error
+    net.requires_grad_(False)
     if not isinstance(scores, Tensor) or scores.ndim != 2 or scores.shape[0] != 1 or scores.shape[1] < 2:
         kind = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise CheckpointError(
