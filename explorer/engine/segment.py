@@ -20,7 +20,7 @@ from explorer.engine.operations import NO_OPS
 
 LANES = 16
 MAX_TABLE_BYTES = 3 * 2**20
-MAX_ROW_BYTES = 800 * 2**10
+MAX_ROW_BYTES = 2 * 2**20
 
 
 def padded(channels: int) -> int:
