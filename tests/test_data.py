@@ -25,8 +25,8 @@ from explorer.zoo.data import (
     data_source,
     embedded,
     load_images,
-    to_outputs,
 )
+from explorer.zoo.folders import to_outputs
 from explorer.zoo.images import normalise, read_picture, read_pictures
 from tests.pictures import class_folders, picture
 
