@@ -1,7 +1,8 @@
 """Where images come from: the embedded ones, a CIFAR-10 root, a folder of class folders, or loose pictures.
 
 Every source has two parts that share no image: `evaluation`, on which accuracy is measured, and `calibration`, on which
-thresholds are set. (Loose pictures, which give no accuracy, are both.) A source is a small frozen value; `load_images` reads it.
+thresholds are set. (Loose pictures, which give no accuracy, are both.) A source is a small frozen value; `load_images`
+reads it.
 """
 
 from __future__ import annotations
