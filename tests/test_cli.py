@@ -109,7 +109,7 @@ def test_run_prints_a_table(capsys, own):
 
 def test_run_with_the_shipped_network_through_a_real_process():
     command = (
-        "run --network resnet20-relu --images 20 --steps 4 --threshold percentile:99.9 --v-init 0.5 --threads 2 --json"
+        "run --network resnet20-relu --images 20 --steps 4 --threshold percentile:99.9 --calibration-images 64 --json"
     )
     done = subprocess.run(
         [sys.executable, "-m", "explorer", *command.split()], cwd=ROOT, capture_output=True, text=True, check=True
