@@ -14,10 +14,11 @@ from torch import Tensor
 from explorer.engine.convert import SpikingNetwork
 from explorer.engine.dense import StaticValues, TimedValues
 from explorer.engine.errors import Cancelled
+from explorer.engine.integers import IntegerWeights, lay_out
 from explorer.engine.kernels import backend
+from explorer.engine.layout import from_pixels, padded, to_pixels
 from explorer.engine.plan import KEPT_LAYOUTS, Plan, Step, plan_for
 from explorer.engine.result import Simulation
-from explorer.engine.segment import IntegerWeights, from_pixels, lay_out, padded, to_pixels
 from explorer.engine.specs import SimulationSpec
 from explorer.engine.store import SpikeStore
 

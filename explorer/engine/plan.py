@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from torch import fx
 
 from explorer.engine.graph import Network
-from explorer.engine.segment import IntegerWeights, Segment, build_segment, spiking_pool
+from explorer.engine.integers import IntegerWeights
+from explorer.engine.segment import Segment, build_segment
+from explorer.engine.views import spiking_pool
 
 READOUT = "readout"
 KEPT_LAYOUTS = 3

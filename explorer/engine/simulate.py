@@ -17,9 +17,9 @@ from torch import Tensor
 from explorer.engine.chunk import ChunkRun
 from explorer.engine.convert import SpikingNetwork
 from explorer.engine.errors import Cancelled, SpecError
+from explorer.engine.layout import bytes_per_step
 from explorer.engine.plan import plan_for
 from explorer.engine.result import Simulation
-from explorer.engine.segment import bytes_per_step
 from explorer.engine.specs import SimulationSpec
 from explorer.engine.store import SpikeStore
 

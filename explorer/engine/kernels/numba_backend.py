@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from explorer.engine.integers import IntegerWeights
 from explorer.engine.kernels import cpu
-from explorer.engine.segment import IntegerWeights, Segment
+from explorer.engine.segment import Segment
 
 MAX_THREADS = 8
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3

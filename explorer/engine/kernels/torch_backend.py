@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explorer.engine.segment import IntegerWeights, Segment
+from explorer.engine.integers import IntegerWeights
+from explorer.engine.segment import Segment
 
 
 def if_scan(x: Tensor, v: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:

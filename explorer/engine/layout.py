@@ -1,0 +1,37 @@
+"""How values lie in memory: pixels by channels, channels padded to whole vectors, spikes as bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LANES = 16
+
+
+def padded(channels: int) -> int:
+    """Return the number of channels as stored: the next multiple of 16."""
+    return -(-channels // LANES) * LANES
+
+
+def bytes_per_step(shape: tuple[int, ...]) -> int:
+    """Return the bytes that one image's spikes of one step take at a node of this shape."""
+    pixels = shape[1] * shape[2] if len(shape) == 3 else 1
+    return padded(shape[0]) // 8 * pixels
+
+
+def to_pixels(value: Tensor, stored: int | None = None) -> np.ndarray:
+    """Lay a value [B, C, H, W] or [B, C] out as float32 [B, pixels, stored channels], padded with zeros."""
+    x = value.permute(0, 2, 3, 1).reshape(len(value), -1, value.shape[1]) if value.ndim == 4 else value[:, None]
+    x = x.float()
+    missing = (stored or padded(x.shape[2])) - x.shape[2]
+    return np.ascontiguousarray(torch.nn.functional.pad(x, (0, missing)).numpy() if missing else x.numpy())
+
+
+def from_pixels(value: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    """Undo `to_pixels`: [..., pixels, stored channels] to [..., *shape]."""
+    x = torch.from_numpy(value[..., : shape[0]])
+    lead = x.shape[:-2]
+    if len(shape) == 1:
+        return x.reshape(*lead, shape[0])
+    return x.reshape(*lead, shape[1], shape[2], shape[0]).movedim(-1, -3).contiguous()
