@@ -105,9 +105,60 @@ def test_pages_are_painted_in_light_and_dark(address, browser, mode, width):
     for name in sorted(path.stem for path in (help.ROOT / "pages").glob("*.py")):
         url = "" if name == "explorer" else name
         help.open_page(page, f"{address}/{url}{SMALL}")
-        if name != "theory":
+        if name not in ("theory", "membrane_lab"):
             help.until_done(page)
+        if name == "membrane_lab":
+            page.locator(help.chart(page, "Median time") + "[data-painted]").wait_for(timeout=help.WAIT)
         assert page.locator(".stException").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1")
         help.shoot(page, f"{name}-{mode}-{width}")
     context.close()
+
+
+def test_clicking_a_heat_map_cell_chooses_the_neuron(address, page):
+    help.open_page(page, f"{address}/membrane_lab{SMALL}")
+    page.locator(help.chart(page, "Class") + "," + help.chart(page, "Membrane")).first.wait_for(timeout=help.WAIT)
+    page.locator(help.chart(page, "Membrane") + "[data-painted]").wait_for(timeout=help.WAIT)
+    page.locator(".player .row").first.wait_for(timeout=help.WAIT)
+    trace, css = help.line(page, "Membrane"), help.chart(page, "Firing rates")
+    page.locator(css).scroll_into_view_if_needed()
+    x, y = page.evaluate(
+        """css => { const plot = document.querySelector(css), { xaxis, yaxis } = plot._fullLayout;
+           const box = plot.getBoundingClientRect();
+           return [box.x + xaxis._offset + xaxis.d2p(1), box.y + yaxis._offset + yaxis.d2p(2)]; }""",
+        css,
+    )
+    page.mouse.move(x - 1, y - 1)
+    page.mouse.move(x, y)
+    page.locator(".hoverlayer .hovertext").first.wait_for(timeout=help.WAIT)
+    page.mouse.click(x, y)
+    help.until_other(page, "Membrane", trace)
+    heading = page.locator("h3").filter(has_text="channel").first.inner_text()
+    assert "channel 0, row" in heading, heading
+
+
+def test_time_plays_in_the_browser(address, page):
+    help.open_page(page, f"{address}/membrane_lab{SMALL}")
+    player = page.locator(".player")
+    player.locator(".row").first.wait_for(timeout=help.WAIT)
+    equation = player.locator(".equation").inner_text()
+    player.get_by_role("button", name="Play").click()
+    player.get_by_role("button", name="Pause").click(timeout=help.WAIT)
+    assert "t = 16 of 16" not in player.locator(".time").inner_text()
+    assert player.locator(".equation").inner_text() != equation
+
+
+def test_the_equaliser_acts_while_it_is_dragged(address, page):
+    help.open_page(page, f"{address}/rates_and_errors{SMALL}")
+    help.until_done(page)
+    band = page.get_by_label("scale per layer of stages.0.1.act1")
+    box = band.bounding_box()
+    x = box["x"] + box["width"] / 2
+    page.mouse.move(x, box["y"] + box["height"] * 0.53)
+    page.mouse.down()
+    for share in (0.55, 0.6, 0.65, 0.7):
+        page.mouse.move(x, box["y"] + box["height"] * share)
+        page.wait_for_timeout(120)
+    page.get_by_text("1 layers changed").first.wait_for(timeout=help.WAIT)  # before the button is released
+    page.mouse.up()
+    help.until_done(page)

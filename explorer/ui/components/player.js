@@ -29,7 +29,7 @@ export default function ({ data, parentElement }) {
   function pause() { clearInterval(state.timer); state.timer = null; button.textContent = "Play"; }
   button.onclick = () => {
     if (state.timer) return pause();
-    if (state.t >= T) state.t = 0;
+    if (state.t >= T) { state.t = 1; show(); }
     button.textContent = "Pause";
     state.timer = setInterval(() => { if (state.t >= T) return pause(); state.t += 1; show(); }, 160);
   };
