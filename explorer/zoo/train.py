@@ -8,11 +8,13 @@ float32 network is tested on all 10,000 test images, and weights and card are wr
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +31,8 @@ class Recipe:
     """How one network is trained; written into its card as it stands.
 
     cycles are pairs of epochs and peak learning rate, run one after the other on the same weights; the cosine of each
-    ends at zero. `small_epochs` at `small_size` pixels come first, which costs less and teaches most of what the later
+    ends at zero. The result is the mean of the weights at the ends of the cycles [Izmailov2018], with batch-norm
+    statistics estimated anew on `statistics_batches` batches. `small_epochs` at `small_size` pixels come first, which costs less and teaches most of what the later
     ones refine. `theta_decay` is the L2 decay of the clip: ten times the paper's, in a run a tenth as long.
     """
 
@@ -46,6 +49,7 @@ class Recipe:
     small_epochs: int = 0
     small_size: int = 24
     seed: int = 0
+    statistics_batches: int = 60
     weights: str = "float32"
 
     @property
@@ -148,6 +152,7 @@ def train(recipe: Recipe, data: Path, checkpoint: Path, say: Callable[[str], Non
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["epoch"]
     steps = len(images) // recipe.batch
+    ends = list(itertools.accumulate(epochs for epochs, _ in recipe.cycles))
     accuracy = 0.0
     for epoch in range(first, recipe.epochs):
         generator = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
@@ -169,17 +174,55 @@ def train(recipe: Recipe, data: Path, checkpoint: Path, say: Callable[[str], Non
             loss.backward()
             optimizer.step()
             running += float(loss.detach())
-        if epoch + 1 == recipe.epochs or epoch % 3 == 2:
+        if epoch % 3 == 2:
             accuracy = top1(net, test_images, test_labels, device)
         say(
             f"epoch {epoch + 1}/{recipe.epochs} loss {running / steps:.4f} last test top-1 {accuracy:.4f} "
             f"seconds {time.time() - begin:.0f}"
         )
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        part = checkpoint.with_suffix(".part")
-        torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}, part)
-        part.replace(checkpoint)
-    return net.cpu(), accuracy
+        _save(checkpoint, {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1})
+        if epoch + 1 in ends:
+            _save(_end(checkpoint, ends.index(epoch + 1)), net.state_dict())
+    if len(ends) > 1:
+        average_ends(net, [_end(checkpoint, k) for k in range(len(ends))], device)
+        estimate_statistics(net, padded, recipe, device)
+    return net.cpu(), top1(net, test_images, test_labels, device)
+
+
+def _end(checkpoint: Path, cycle: int) -> Path:
+    return checkpoint.with_suffix(f".cycle{cycle}.pt")
+
+
+def _save(path: Path, value: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    torch.save(value, part)
+    part.replace(path)
+
+
+def average_ends(net: nn.Module, paths: list[Path], device: torch.device) -> None:
+    """Give a network the mean of several saved states. [Izmailov2018]"""
+    states = [torch.load(path, map_location=device, weights_only=True) for path in paths]
+    mean = {
+        key: sum(state[key] for state in states) / len(states) if value.is_floating_point() else value
+        for key, value in states[0].items()
+    }
+    net.load_state_dict(mean)
+
+
+@torch.no_grad()
+def estimate_statistics(net: nn.Module, padded: Tensor, recipe: Recipe, device: torch.device) -> None:
+    """Set batch-norm statistics to the mean over some batches of augmented training images."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    net.train()
+    generator = torch.Generator().manual_seed(recipe.seed + 1)
+    for _ in range(recipe.statistics_batches):
+        index = torch.randint(0, len(padded), (2 * recipe.batch,), generator=generator)
+        x = to_input(augment(padded, index, generator), device)
+        net(x.contiguous(memory_format=torch.channels_last))
 
 
 def main() -> None:
