@@ -1,7 +1,7 @@
 """What the visitor feels, measured in headless Chromium: `python -m benchmarks.interaction` prints JSON.
 
 Slider release to repainted membrane trace, to the first coarse accuracy point, and page switch to the first painted chart.
-"""
+"""  # noqa: E501
 
 import argparse
 import json
@@ -43,7 +43,7 @@ def main() -> None:
             points.append(time.perf_counter() - began)
             help.until_done(page)
         for i in range(moves):
-            name, alt = (("Theory", "Staircase"), ("Explorer", "Membrane"))[i % 2]
+            name, alt = (("Theory", "Staircase"), ("Explorer", "Membrane potential"))[i % 2]
             began = time.perf_counter()
             page.get_by_role("link", name=name).first.click()
             page.locator(help.chart(page, alt) + "[data-painted]").first.wait_for(timeout=help.WAIT)

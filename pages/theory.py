@@ -53,7 +53,7 @@ best, unbiased = theory.best_start(sample, theta, T), theory.unbiased_start(samp
 n = int(theory.spikes(np.array(x0), theta, T, v_init))
 st.latex(
     rf"n = \mathrm{{clip}}\!\left(\left\lfloor \frac{{T x}}{{\theta}} + v_\mathrm{{init}} \right\rfloor, 0, T\right)"
-    rf" = \mathrm{{clip}}\!\left(\left\lfloor \frac{{{T} \cdot {x0:.3g}}}{{{theta:.3g}}} + {v_init:.2f} \right\rfloor, 0, {T}\right)"
+    rf" = \mathrm{{clip}}\!\left(\left\lfloor \frac{{{T} \cdot {x0:.3g}}}{{{theta:.3g}}} + {v_init:.2f} \right\rfloor, 0, {T}\right)"  # noqa: E501
     rf" = {n}, \qquad \hat a = \frac{{\theta n}}{{T}} = {theta * n / T:.3g}"
 )
 metrics = st.columns(4)
@@ -61,7 +61,7 @@ metrics[0].metric("Mean error (units)", f"{round(mean, 5) + 0.0:+.5f}")
 metrics[1].metric(
     "Mean squared error (units²)",
     f"{square:.3g}",
-    help=f"Uniform inputs: θ²/12T² = {theta**2 / 12 / T**2:.3g} at one half, θ²/3T² = {theta**2 / 3 / T**2:.3g} at zero.",
+    help=f"Uniform inputs: θ²/12T² = {theta**2 / 12 / T**2:.3g} at one half, θ²/3T² = {theta**2 / 3 / T**2:.3g} at zero.",  # noqa: E501
 )
 metrics[2].metric("Least squared error at v_init", f"{best:.2f}", help="Searched in steps of 0.01 between 0 and 1.")
 metrics[3].metric(
@@ -85,6 +85,6 @@ with right:
     )
 chart(theory.density_figure(sample, theta), "theory_density", f"Distribution of inputs: {KINDS[kind]}.")
 st.caption(
-    f"Assumptions: constant input in every step, T = {T}, θ = {theta:.3g}, {sample.size} evenly weighted inputs, nothing random."
+    f"Assumptions: constant input in every step, T = {T}, θ = {theta:.3g}, {sample.size} evenly weighted inputs, nothing random."  # noqa: E501
 )
 tour.lesson("theory")

@@ -40,7 +40,7 @@ def settle(at: AppTest, seconds: float = 90) -> AppTest:
 
 
 def chart(at: AppTest, key: str) -> dict[str, Any]:
-    """Return the figure a chart shows, as Plotly JSON. (AppTest serves no static files: charts fall back to Streamlit's.)"""
+    """Return the figure a chart shows, as Plotly JSON. (AppTest serves no static files: charts fall back to Streamlit's.)"""  # noqa: E501
     found = [element for element in at.get("plotly_chart") if element.key == f"{key}_plain"]
     assert found, f"no chart {key!r} on this page"
     return json.loads(found[0].proto.spec)

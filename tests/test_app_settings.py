@@ -57,7 +57,7 @@ def test_bad_links_are_explained(text, words):
 
 
 def test_cut_link_is_explained():
-    with pytest.raises(link.LinkError, match="damaged|does not end"):
+    with pytest.raises(link.LinkError, match=r"damaged|does not end"):
         link.decode(link.encode(Settings(T=7, v_init=0.1))[:-6])
 
 

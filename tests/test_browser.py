@@ -58,7 +58,7 @@ def test_a_slider_repaints_trace_and_accuracy_and_keeps_the_zoom(address, page):
     trace, curve = help.line(page, "Membrane"), help.line(page, "Accuracy", 1)
     css = help.chart(page, "Accuracy")
     page.evaluate(
-        "css => { window.kept = document.querySelector(css); return Plotly.relayout(window.kept, {'xaxis.range': [2, 9]}) }",
+        "css => { window.kept = document.querySelector(css); return Plotly.relayout(window.kept, {'xaxis.range': [2, 9]}) }",  # noqa: E501
         css,
     )
     nudge(page, "v_init (share", "ArrowLeft", 4)

@@ -48,10 +48,10 @@ def histogram_figure(
             x=x, y=y, mode="lines", name=name, line={"color": colour, "dash": dash, "width": 2}, hoverinfo="skip"
         )
     if v_init is not None and T <= 64:
-        x = np.linspace(0, top, 1500)
+        share = np.linspace(0, top, 1500)
         figure.add_scatter(
-            x=x,
-            y=staircase(x, T, v_init).astype(np.float32),
+            x=share,
+            y=staircase(share, T, v_init).astype(np.float32),
             mode="lines",
             hoverinfo="skip",
             name=f"staircase, T = {T}",

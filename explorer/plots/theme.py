@@ -3,7 +3,7 @@
 The four line colours keep a contrast of about 3:1 on white and on the dark background and can be told apart with the common
 colour-vision deficiencies (Okabe and Ito's set); dash and marker differ as well, so that colour never stands alone.
 Text and grid colours are left to the page, which knows whether it is light or dark.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def choose(view: frame.View) -> Plan | None:
     kind = st.segmented_control(
         "Ablation",
         list(KINDS),
-        format_func=KINDS.get,
+        format_func=lambda name: KINDS[name],
         default="none",
         key="ablation",
         required=True,

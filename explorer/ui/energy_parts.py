@@ -26,7 +26,7 @@ def operations(macs: dict[str, int], result: Result) -> dict[str, float]:
 
     A weight adds once per spike of the neuron before it: multiply-accumulates x rate x T, with the mean rate of the site
     before in order. The first layer sees pixels, not spikes: its current is computed once, by multiplication.
-    """
+    """  # noqa: E501
     names = list(macs)
     rate = [result.rate(name) for name in names]
     return {name: macs[name] * (rate[i - 1] * result.T if i else 0.0) for i, name in enumerate(names)}
@@ -62,7 +62,7 @@ def draw(view: frame.View) -> None:
     columns[2].metric("SNN energy (µJ per image)", f"{snn:.1f}")
     columns[3].metric("ANN energy (µJ per image)", f"{ann:.1f}")
     st.caption(
-        f"Assumptions: {MAC_PJ} pJ per 32-bit multiply-accumulate, {ADD_PJ} pJ per addition in 45 nm (Horowitz, ISSCC 2014); "
+        f"Assumptions: {MAC_PJ} pJ per 32-bit multiply-accumulate, {ADD_PJ} pJ per addition in 45 nm (Horowitz, ISSCC 2014); "  # noqa: E501
         "memory, which often costs more, is left out; input spikes of a layer are counted at the mean rate of the "
         "layer before; the first layer's constant current is computed once by multiplication."
     )

@@ -95,7 +95,7 @@ def draw(view: frame.View) -> None:
         centres = (EDGES_V[1:] + EDGES_V[:-1]) / 2
         share = sums.potentials / max(sums.potentials.sum(), 1)
         st.caption(
-            f"{100 * share[centres < 0].sum():.1f} % below 0 (sent more than received), {100 * share[centres > 1].sum():.1f} % "
+            f"{100 * share[centres < 0].sum():.1f} % below 0 (sent more than received), {100 * share[centres > 1].sum():.1f} % "  # noqa: E501
             "above θ (could not send it all: at most one spike a step). Beyond the axis counts in the last bar."
         )
     with right:

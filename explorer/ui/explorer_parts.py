@@ -121,7 +121,7 @@ def curves(view: frame.View, asked: Runs) -> None:
         st.session_state["shown_result"] = mine
     elif before is not None:
         st.caption(
-            ":material/hourglass_top: The first images of the new settings are being simulated; until then, those before."
+            ":material/hourglass_top: The first images of the new settings are being simulated; until then, those before."  # noqa: E501
         )
         mine = before
     if mine.images:

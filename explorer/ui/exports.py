@@ -39,7 +39,7 @@ for begin, end in {slices}:
     run = simulate(snn, normalise(evaluation.images[begin:end], card), SimulationSpec(T={T}, device={device!r}))  # noqa: F405
     hits += int((run.logits[-1].argmax(1) == torch.from_numpy(evaluation.labels[begin:end])).sum())
 print(f"top-1 {{hits / len(evaluation.images):.6f}} on {{len(evaluation.images)}} images, T = {T}")
-'''
+'''  # noqa: E501
 
 
 def script(settings: Settings, images: int) -> str:

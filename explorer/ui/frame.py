@@ -85,7 +85,8 @@ def _with_neuron(settings: Settings, look: Any) -> Settings:
     import numpy as np
 
     names = list(look.shapes)
-    layer, position = settings.layer, (settings.channel, settings.row, settings.column)
+    layer = settings.layer
+    position: tuple[int, ...] = (settings.channel, settings.row, settings.column)
     if layer not in look.shapes:
         layer = names[len(names) // 2]
         telling = np.abs(look.a[layer] / look.theta[layer] - TELLING).argmin()
@@ -134,7 +135,7 @@ def assumptions(settings: Settings, jobs: list[Job]) -> None:
 
 
 def live(jobs: list[Job], draw) -> None:
-    """Call draw() now and again while the runs refine; the rest of the page follows at the first and the last result."""
+    """Call draw() now and again while the runs refine; the rest of the page follows at the first and the last result."""  # noqa: E501
     cache.runner().wait(jobs, 0.15)
     running = any(not job.done for job in jobs)
     empty = bool(jobs) and not jobs[0].result.images

@@ -83,7 +83,7 @@ def rate_map(view: frame.View) -> None:
             BY_NAME[name].label, 0, max(size - 1, 0), key=state.key(name), persist_state="session", disabled=size <= 1
         )
     st.caption(
-        f"Each tile is one channel of {settings.layer}. Click a cell, or type the neuron's place, to see its membrane below."
+        f"Each tile is one channel of {settings.layer}. Click a cell, or type the neuron's place, to see its membrane below."  # noqa: E501
     )
 
 

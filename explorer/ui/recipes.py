@@ -1,4 +1,4 @@
-"""From settings to the engine's specs: the only translation between the two, used by the app and the exported script."""
+"""From settings to the engine's specs: the only translation between the two, used by the app and the exported script."""  # noqa: E501
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ERROR_IMAGES = 64
 def calibration_spec(settings: Settings) -> CalibrationSpec:
     """Return how thresholds are found under these settings."""
     rules: dict[str, ThresholdRule] = {
-        "max": MaxActivation(settings.per),
+        "max": MaxActivation(settings.per),  # type: ignore[arg-type]
         "percentile": Percentile(settings.p, settings.per),  # type: ignore[arg-type]
         "clip": TrainedClip(),
         "mse": MinSquaredError(settings.T, settings.per),  # type: ignore[arg-type]

@@ -33,8 +33,8 @@ class SiteSums:
     histogram: np.ndarray = field(init=False)
     potentials: np.ndarray = field(default_factory=lambda: np.zeros(len(EDGES_V) - 1))
     channel_n: float = 0.0
-    channel_squared: np.ndarray | None = None
-    channel_total: np.ndarray | None = None
+    channel_squared: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    channel_total: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
     def __post_init__(self) -> None:
         self.histogram = np.zeros((len(EDGES_A) - 1, len(rate_edges(self.T)) - 1))

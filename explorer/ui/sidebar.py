@@ -27,7 +27,7 @@ def _choice(name: str) -> None:
     st.selectbox(
         field.label,
         list(options),
-        format_func=options.get,
+        format_func=lambda name: options.get(name, name),
         key=state.key(name),
         help=field.help,
         persist_state="session",

@@ -51,7 +51,7 @@ _CHART = st.components.v2.component(
 
 
 def chart(figure: go.Figure, key: str, alt: str, on_click: Callable[[dict[str, Any]], None] | None = None) -> None:
-    """Show a figure; alt says what to see. on_click gets the clicked point (x, y, z, curve, custom) before the rerun."""
+    """Show a figure; alt says what to see. on_click gets the clicked point (x, y, z, curve, custom) before the rerun."""  # noqa: E501
     address = serve_plotly()
     if address is None:
         st.plotly_chart(figure, key=f"{key}_plain", theme="streamlit", alt=alt)

@@ -26,7 +26,7 @@ def equaliser(
     key: str,
     on_move: Callable[[str, float], None],
 ) -> None:
-    """Show one vertical slider per name; on_move(name, value) is called about ten times a second while one is dragged."""
+    """Show one vertical slider per name; on_move(name, value) is called about ten times a second while one is dragged."""  # noqa: E501
 
     def moved() -> None:
         event = st.session_state[key].get("moved")
