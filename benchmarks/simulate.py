@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -171,8 +172,20 @@ def resident_mb() -> float:
         return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def peak_mb(network: Network, snn: SpikingNetwork, images: torch.Tensor, steps: int) -> float:
-    """Return how much resident memory a run with the default store adds to that of the ANN's forward."""
+def peak_mb(name: str, n_images: int, steps: int) -> float:
+    """Return how much resident memory a run with the default store adds to the ANN's, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.simulate", "--networks", name, "--peak", f"{n_images},{steps}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def measure_peak(name: str, n_images: int, steps: int) -> float:
+    """Run the ANN, then the spiking network, and return by how many MB the second raises the resident peak."""
+    model, card, _ = load_network(name)
+    images = normalise(load_images(Embedded(), card, n=n_images).images, card)
+    network = trace(model, images[:1])
+    snn = convert(network, calibrate(network, images[:64], CalibrationSpec(Percentile(99.9))))
+    simulate(snn, images[:1], SimulationSpec(T=2, record=QUIET))
     network.forward(images)
     base, seen, done = resident_mb(), [0.0], threading.Event()
 
@@ -221,7 +234,7 @@ def measure(name: str, n_images: int, repeats: int, quick: bool) -> dict[str, An
         "extend_ratio": extension(snn, few, max(1, repeats // 2)),
         "trace_ms": kept,
         "trace_fresh_ms": fresh,
-        "peak_mb": peak_mb(network, snn, images[:50] if quick else images, 256),
+        "peak_mb": peak_mb(name, 50 if quick else 500, 256),
         "mean_rate": sum(result.spike_totals.values()) / (neurons * n_images * T),
         "paths": result.paths,
     }
@@ -234,8 +247,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer images and repeats, under a minute")
     parser.add_argument("--networks", default="resnet20,vgg16")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.peak:
+        print(measure_peak(args.networks, *map(int, args.peak.split(","))))
+        return
     repeats, images = (1, 24) if args.quick else (5, 96)
     report: dict[str, Any] = {
         "machine": f"{platform.processor() or platform.machine()}, {args.threads} threads, "

@@ -12,15 +12,16 @@ import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from explorer.engine.clip import TrainableClip
+from explorer.engine import CalibrationSpec, Percentile, TrainableClip, calibrate, trace
 from explorer.zoo.architectures import build as build_network
 from explorer.zoo.cards import CIFAR10_MEAN, CIFAR10_STD, write_network
 from explorer.zoo.cifar10 import load_split
@@ -32,8 +33,9 @@ class Recipe:
 
     cycles are pairs of epochs and peak learning rate, run one after the other on the same weights; the cosine of each
     ends at zero. The result is the mean of the weights at the ends of the cycles [Izmailov2018], with batch-norm
-    statistics estimated anew on `statistics_batches` batches. `small_epochs` at `small_size` pixels come first, which costs less and teaches most of what the later
-    ones refine. `theta_decay` is the L2 decay of the clip: ten times the paper's, in a run a tenth as long.
+    statistics estimated anew on `statistics_batches` batches. `small_epochs` at `small_size` pixels come first, which
+    costs less and teaches most of what the later ones refine. A network with clips starts each at `theta_init`, or, if
+    it goes on from the plain network `start_from`, at that percentile of the activations it meets there.
     """
 
     architecture: str
@@ -45,7 +47,9 @@ class Recipe:
     warmup: float = 0.2
     label_smoothing: float = 0.0
     theta_init: float = 2.0
+    theta_percentile: float = 99.5
     theta_decay: float = 5e-3
+    start_from: str = ""
     small_epochs: int = 0
     small_size: int = 24
     seed: int = 0
@@ -60,11 +64,14 @@ class Recipe:
 
 RECIPES = {
     "resnet20-relu": Recipe("resnet20", "relu", cycles=((30, 0.2), (8, 0.05))),
-    "resnet20-clip": Recipe("resnet20", "clip", cycles=((30, 0.2), (8, 0.05))),
+    "resnet20-clip": Recipe(
+        "resnet20", "clip", cycles=((9, 0.05), (7, 0.05)), warmup=0.1, theta_decay=2e-3, start_from="resnet20-relu"
+    ),
     "vgg16-clip": Recipe(
         "vgg16",
         "clip",
         cycles=((18, 0.1),),
+        theta_decay=5e-4,
         small_epochs=8,
         label_smoothing=0.05,
         weights="float16",
@@ -136,14 +143,21 @@ def top1(net: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -
     return hits / len(images)
 
 
-def train(recipe: Recipe, data: Path, checkpoint: Path, say: Callable[[str], None] = print) -> tuple[nn.Module, float]:
-    """Train a network by its recipe, or go on from its checkpoint, and return it with its measured top-1 (0..1)."""
+def train(
+    recipe: Recipe, data: Path, checkpoint: Path, weights: Path, say: Callable[[str], None] = print
+) -> tuple[nn.Module, float]:
+    """Train a network by its recipe, or go on from its checkpoint, and return it with its measured top-1 (0..1).
+
+    weights: the folder that holds the network a recipe starts from.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
     images, labels = (torch.from_numpy(part) for part in load_split(data, train=True))
     padded = F.pad(images, (0, 0, 4, 4, 4, 4))
     test_images, test_labels = (torch.from_numpy(part) for part in load_split(data, train=False))
     net = build(recipe).to(device).to(memory_format=torch.channels_last)
+    if recipe.start_from:
+        go_on_from(net, recipe, images[:512], weights)
     optimizer = optimizer_for(net, recipe)
     first = 0
     if checkpoint.exists():
@@ -188,6 +202,23 @@ def train(recipe: Recipe, data: Path, checkpoint: Path, say: Callable[[str], Non
         average_ends(net, [_end(checkpoint, k) for k in range(len(ends))], device)
         estimate_statistics(net, padded, recipe, device)
     return net.cpu(), top1(net, test_images, test_labels, device)
+
+
+def go_on_from(net: nn.Module, recipe: Recipe, images: Tensor, weights: Path) -> None:
+    """Give a network with clips the weights of the plain one, and clips at a percentile of its activations.
+
+    images: uint8 [N, 32, 32, 3] of the training set.
+    """
+    plain = build(replace(recipe, activation="relu"))
+    plain.load_state_dict(load_file(weights / f"{recipe.start_from}.safetensors"))
+    net.load_state_dict(plain.state_dict(), strict=False)
+    x = to_input(images, torch.device("cpu"))
+    network = trace(plain.eval(), x[:1])
+    theta = calibrate(network, x, CalibrationSpec(Percentile(recipe.theta_percentile))).theta
+    with torch.no_grad():
+        for site, value in theta.items():
+            clip: Any = net.get_submodule(site)
+            clip.theta.copy_(value)
 
 
 def _end(checkpoint: Path, cycle: int) -> Path:
@@ -237,7 +268,9 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = RECIPES[args.network]
-    net, accuracy = train(recipe, args.data, args.runs / f"{args.network}.pt", lambda line: print(line, flush=True))
+    net, accuracy = train(
+        recipe, args.data, args.runs / f"{args.network}.pt", args.out, lambda line: print(line, flush=True)
+    )
     if recipe.weights == "float16":
         net = net.half().float()
         images, labels = (torch.from_numpy(part) for part in load_split(args.data, train=False))
