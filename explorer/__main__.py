@@ -1,6 +1,10 @@
 """`python -m explorer`: the explorer without a browser."""
 
-from explorer.cli.main import main
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
+
+from explorer.cli.main import main  # noqa: E402
 
 if __name__ == "__main__":
     raise SystemExit(main())

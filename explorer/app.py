@@ -4,9 +4,11 @@ Puts the repository's root on the path, draws what all pages share (navigation, 
 Nothing heavy is imported here, so that the page's frame appears at once.
 """
 
+import os
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads sleep, or visitors stall each other
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))

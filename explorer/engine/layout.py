@@ -30,7 +30,9 @@ def to_pixels(value: Tensor, stored: int | None = None) -> np.ndarray:
 
 def from_pixels(value: np.ndarray, shape: tuple[int, ...]) -> Tensor:
     """Undo `to_pixels`: [..., pixels, stored channels] to [..., *shape]."""
-    x = torch.from_numpy(value[..., : shape[0]])
+    x = torch.from_numpy(
+        np.ascontiguousarray(value[..., : shape[0]]) if value.flags.writeable else value[..., : shape[0]].copy()
+    )
     lead = x.shape[:-2]
     if len(shape) == 1:
         return x.reshape(*lead, shape[0])

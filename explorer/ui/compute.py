@@ -17,7 +17,7 @@ from explorer.engine import analysis
 from explorer.engine.errors import DataError
 from explorer.plots.membrane import Trace
 from explorer.ui import cache
-from explorer.ui.recipes import ERROR_IMAGES, conversion_spec, simulation_spec
+from explorer.ui.recipes import conversion_spec, simulation_spec
 from explorer.ui.results import EDGES_A, EDGES_V, PARTS, Result, SiteSums, rate_edges
 from explorer.ui.settings import Settings
 
@@ -42,12 +42,10 @@ def advance(settings: Settings, result: Result, begin: int, end: int, stop: Call
     chosen = cache.images(settings.network, settings.source)
     inputs = cache.inputs(settings.network, settings.source, begin, end)
     snn = convert(settings)
-    simulation = engine.simulate(snn, inputs, simulation_spec(settings), store=cache.store(), stop=stop)
+    quiet = engine.Record(counts=False, v_end=False)
+    simulation = engine.simulate(snn, inputs, simulation_spec(settings, quiet), store=cache.store(), stop=stop)
     ann = snn.network.forward(inputs).argmax(1)
     top = simulation.logits.argmax(2)
-    errors = None
-    if result.error_images < ERROR_IMAGES:
-        errors = _errors(snn, inputs, simulation, result.T)
     if chosen.labels is not None:
         labels = torch.from_numpy(np.asarray(chosen.labels[begin:end]))
         result.hits += (top == labels).sum(1).numpy()
@@ -59,21 +57,22 @@ def advance(settings: Settings, result: Result, begin: int, end: int, stop: Call
         result.spikes[site.name] = result.spikes.get(site.name, 0) + int(simulation.spike_totals[site.name])
         result.neurons[site.name] = int(np.prod(site.shape))
         result.theta[site.name] = float(snn.theta[site.name].float().mean())
-    if errors is not None:
-        for name, sums in errors.items():
-            result.sites[name] = _joined(result.sites.get(name), sums)
-        result.error_images += end - begin
     result.images += end - begin
     result.seconds += time.perf_counter() - began
     result.device = device_name(settings)
 
 
-def _errors(snn, inputs, simulation, T: int) -> dict[str, SiteSums]:
-    """Return the error sums of every site on these images."""
-    return {
-        name: _site_sums(parts, snn.theta[name], simulation.v_end[name], T)
-        for name, parts in analysis.error_parts(snn, inputs, simulation).items()
-    }
+def add_errors(settings: Settings, result: Result, images: int, stop: Callable[[], bool]) -> None:
+    """Add the conversion errors of the first images to the result; their spikes are usually still in the store."""
+    inputs = cache.inputs(settings.network, settings.source, 0, images)
+    snn = convert(settings)
+    simulation = engine.simulate(snn, inputs, simulation_spec(settings), store=cache.store(), stop=stop)
+    for site in snn.network.sites:
+        if stop():
+            raise engine.Cancelled("The run was stopped.")
+        parts = analysis.error_parts(snn, inputs, simulation, (site.name,))[site.name]
+        result.sites[site.name] = _site_sums(parts, snn.theta[site.name], simulation.v_end[site.name], result.T)
+    result.error_images = images
 
 
 def _site_sums(parts, theta: torch.Tensor, v_end: torch.Tensor, T: int) -> SiteSums:
@@ -100,24 +99,6 @@ def _site_sums(parts, theta: torch.Tensor, v_end: torch.Tensor, T: int) -> SiteS
     sums.channel_total, sums.channel_squared = total.sum(axes).numpy(), (total * total).sum(axes).numpy()
     sums.channel_n = total.numel() / total.shape[1]
     return sums
-
-
-def _joined(old: SiteSums | None, new: SiteSums) -> SiteSums:
-    if old is None:
-        return new
-    joined = SiteSums(
-        new.T,
-        old.n + new.n,
-        old.total + new.total,
-        old.squared + new.squared,
-        {part: old.parts[part] + new.parts[part] for part in PARTS},
-        {part: old.squared_parts[part] + new.squared_parts[part] for part in PARTS},
-    )
-    joined.histogram, joined.potentials = old.histogram + new.histogram, old.potentials + new.potentials
-    joined.channel_n = old.channel_n + new.channel_n
-    joined.channel_total = old.channel_total + new.channel_total
-    joined.channel_squared = old.channel_squared + new.channel_squared
-    return joined
 
 
 @dataclass(frozen=True, eq=False)

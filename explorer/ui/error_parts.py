@@ -52,7 +52,7 @@ def equalisers(view: frame.View) -> None:
 
 def ask(view: frame.View) -> list[Job]:
     """Ask for the present run."""
-    return cache.runner().want(frame.owner(), [view.settings.look()])
+    return cache.runner().want(frame.owner(), [view.settings.look()], errors=True)
 
 
 def draw(view: frame.View) -> None:

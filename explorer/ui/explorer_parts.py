@@ -89,7 +89,7 @@ class Runs:
 
     def ask(self) -> list[Job]:
         """Return the jobs, in order, asking for them."""
-        return cache.runner().want(frame.owner(), self.wanted)
+        return cache.runner().want(frame.owner(), self.wanted, errors=True)
 
 
 def runs(view: frame.View) -> Runs:
@@ -262,6 +262,6 @@ def export(view: frame.View, asked: Runs, more: list[Settings] | None = None) ->
     """Offer the run as a script, its settings and its curves as files; more runs of the page go into the files, too."""
     from explorer.ui import exports
 
-    jobs = cache.runner().want(frame.owner(), [*asked.wanted, *(more or [])])
+    jobs = cache.runner().want(frame.owner(), [*asked.wanted, *(more or [])], errors=True)
     names = [*asked.names, *(one.describe() for one in more or [])]
     exports.buttons(view.settings, {name: job.result for name, job in zip(names, jobs, strict=True)})

@@ -50,7 +50,9 @@ def view() -> View:
     Stops the page if nothing ever worked.
     """
     settings = state.current()
-    cache.runner().want(owner(), [])
+    if st.session_state.get("asked") != settings.look():
+        cache.runner().want(owner(), [])  # a control moved: the old run ends before the new one begins
+        st.session_state["asked"] = settings.look()
     try:
         with st.spinner("Loading the network and simulating one image…"):
             look = cache.look(_without_neuron(settings))

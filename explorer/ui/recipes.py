@@ -23,7 +23,7 @@ from explorer.engine.specs import (
 from explorer.ui.settings import Settings
 
 FIRST, SLICE = 16, 32
-ERROR_IMAGES = 64
+ERROR_IMAGES = 16  # millions of neurons in all: enough for shares of a per cent
 
 
 def calibration_spec(settings: Settings) -> CalibrationSpec:

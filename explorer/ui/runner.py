@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from explorer.engine.errors import Cancelled, ExplorerError
-from explorer.ui.recipes import slices
+from explorer.ui.recipes import ERROR_IMAGES, slices
 from explorer.ui.results import Result
 from explorer.ui.settings import Settings
 
@@ -25,12 +25,13 @@ KEEP = 300
 
 @dataclass(eq=False)
 class Job:
-    """One run: its recipe, how many images it should see, and what is known so far."""
+    """One run: its recipe, how many images it should see, whether errors are asked for, and what is known so far."""
 
     settings: Settings
     goal: int
     result: Result = field(init=False)
     error: str | None = None
+    errors: bool = False
     wanted: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -39,7 +40,12 @@ class Job:
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        return self.error is not None or self.result.images >= self.goal
+        return self.error is not None or (self.result.images >= self.goal and not self.lacks_errors)
+
+    @property
+    def lacks_errors(self) -> bool:
+        """Whether the errors that were asked for are still to be computed."""
+        return self.errors and not self.result.error_images
 
 
 class Runner:
@@ -64,14 +70,16 @@ class Runner:
                 self._news.notify_all()
             yield
 
-    def want(self, owner: str, settings: list[Settings]) -> list[Job]:
-        """Ask for these runs and no others; return them, finished or not."""
+    def want(self, owner: str, settings: list[Settings], errors: bool = False) -> list[Job]:
+        """Ask for these runs and no others; return them, finished or not. errors: the first's conversion errors too."""
         with self._news:
             for job in self._jobs.values():
                 job.wanted.discard(owner)
             jobs = [self._job(one) for one in settings]
             for job in jobs:
                 job.wanted.add(owner)
+            for job in jobs[:1]:
+                job.errors = job.errors or errors
             while len(self._jobs) > KEEP and not next(iter(self._jobs.values())).wanted:
                 self._jobs.popitem(last=False)
             if jobs and self._thread is None:
@@ -92,10 +100,14 @@ class Runner:
 
     def wait(self, jobs: list[Job], seconds: float) -> None:
         """Wait until one of the runs has news or all are done, at most this long."""
-        seen = [job.result.images for job in jobs]
+        seen = [(job.result.images, job.result.error_images) for job in jobs]
         with self._news:
             self._news.wait_for(
-                lambda: all(job.done for job in jobs) or [job.result.images for job in jobs] != seen, seconds
+                lambda: (
+                    all(job.done for job in jobs)
+                    or [(job.result.images, job.result.error_images) for job in jobs] != seen
+                ),
+                seconds,
             )
 
     def close(self) -> None:
@@ -131,6 +143,11 @@ class Runner:
             goal = min(job.goal, len(cache.images(job.settings.network, job.settings.source).images))
             job.goal = goal
             done = job.result.images
+            if done and job.lacks_errors:
+                result = copy.deepcopy(job.result)
+                compute.add_errors(job.settings, result, min(ERROR_IMAGES, goal), lambda: not job.wanted)
+                job.result = result
+                return
             if done >= goal:
                 return
             begin, end = next((a, b) for a, b in slices(goal) if b > done)

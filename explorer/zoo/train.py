@@ -65,7 +65,7 @@ class Recipe:
 RECIPES = {
     "resnet20-relu": Recipe("resnet20", "relu", cycles=((30, 0.2), (8, 0.05))),
     "resnet20-clip": Recipe(
-        "resnet20", "clip", cycles=((9, 0.05), (7, 0.05)), warmup=0.1, theta_decay=2e-3, start_from="resnet20-relu"
+        "resnet20", "clip", cycles=((4, 0.01),), warmup=0.1, theta_percentile=99.9, start_from="resnet20-relu"
     ),
     "vgg16-clip": Recipe(
         "vgg16",
