@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
-from explorer.cli.main import main  # noqa: E402
+from explorer.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())
