@@ -116,10 +116,6 @@ class Network:
         wanted = [s.name for s in self.sites] if sites is None else list(sites)
         return self._run(images, wanted)[1]
 
-    def forward_with_activations(self, images: Tensor, sites: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return scores and activations of one forward pass."""
-        return self._run(images, list(sites))
-
     @torch.no_grad()
     def _run(self, images: Tensor, wanted: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
         self.check_images(images)

@@ -22,10 +22,9 @@ class LinkError(ValueError):
     """The link cannot be read; the message is for the visitor."""
 
 
-def encode(settings: Settings, extra: dict[str, Any] | None = None) -> str:
+def encode(settings: Settings) -> str:
     """Return the value of the query parameter for these settings; only what differs from the defaults is written."""
-    content = changes(settings) | ({"extra": extra} if extra else {})
-    packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
+    packed = zlib.compress(json.dumps(changes(settings), separators=(",", ":")).encode(), 9)
     return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
 
@@ -55,9 +54,3 @@ def decode(text: str) -> Settings:
         LinkError: the text is too long, damaged or not ours.
     """
     return clamp(_unpack(text))
-
-
-def decode_extra(text: str) -> dict[str, Any]:
-    """Return what the link holds besides settings (the page, the lesson); empty if nothing."""
-    extra = _unpack(text).get("extra")
-    return extra if isinstance(extra, dict) else {}

@@ -1,7 +1,7 @@
 """Train the shipped networks: `python -m explorer.zoo.train resnet20-clip --data CIFAR10_FOLDER`.
 
-One cycle of learning rate, SGD with Nesterov momentum, pad-crop and flip; bfloat16 autocast and channels-last on the
-CPU and on a GPU alike. A checkpoint a epoch lies in --runs, and the same command goes on from it. At the end the
+Cycles of learning rate, SGD with Nesterov momentum, pad-crop and flip; bfloat16 autocast and channels-last on the
+CPU and on a GPU alike. A checkpoint an epoch lies in --runs, and the same command goes on from it. At the end the
 float32 network is tested on all 10,000 test images, and weights and card are written to --out.
 """
 
