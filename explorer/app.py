@@ -15,9 +15,9 @@ if str(ROOT) not in sys.path:
 
 import streamlit as st  # noqa: E402
 
-from explorer.ui import frame, sidebar, state  # noqa: E402
+from explorer.ui import frame, sidebar, state, warm  # noqa: E402
 
-st.set_page_config(page_title="ANN to SNN explorer", page_icon=":material/neurology:", layout="wide")
+st.set_page_config(page_title="ANN to SNN explorer", page_icon=str(ROOT / "assets" / "icon.svg"), layout="wide")
 
 PAGES = {
     "explorer": (
@@ -41,6 +41,7 @@ PAGES = {
 }
 
 state.begin()
+warm.begin(state.current())
 pages = {
     name: st.Page(
         ROOT / "pages" / f"{name}.py",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from explorer.ui import cache, state
-from explorer.ui.runner import Job
+from explorer.ui.components import preload
 from explorer.ui.settings import Settings
+
+if TYPE_CHECKING:  # it imports torch, and the frame is to appear before that
+    from explorer.ui.runner import Job
 
 OWNER = "owner"
 TELLING = 0.55  # activation, as a share of theta, of the neuron shown first: it spikes often and is not clipped
@@ -18,6 +21,7 @@ TELLING = 0.55  # activation, as a share of theta, of the neuron shown first: it
 def top(title: str) -> None:
     """Draw the page's title and the message left by the last action, if any."""
     st.title(title)
+    preload()
     message = st.session_state.get("message")
     if message:
         st.warning(message, icon=":material/info:")
@@ -55,14 +59,14 @@ def view() -> View:
         st.session_state["asked"] = settings.look()
     try:
         with st.spinner("Loading the network and simulating one image…"):
-            look = cache.look(_without_neuron(settings))
+            look = cache.look(one_image(settings))
     except Exception as error:
         st.error(_words(error), icon=":material/error:")
         good = state.last_good()
         if good is None:
             st.stop()
         st.caption(f"Shown below: the last good result ({good.describe()}, T = {good.T}).")
-        return View(good, cache.look(_without_neuron(good)))
+        return View(good, cache.look(one_image(good)))
     settings = _with_neuron(settings, look)
     state.good(settings)
     return View(settings, look)
@@ -76,9 +80,8 @@ def _words(error: Exception) -> str:
     return f"Something in the app failed ({type(error).__name__}: {error}). Change a setting or reset to go on."
 
 
-def _without_neuron(settings: Settings) -> Settings:
-    from dataclasses import replace
-
+def one_image(settings: Settings) -> Settings:
+    """Return what the view of one image depends on: the recipe without the neuron."""
     return replace(settings.look(), image=settings.image, images=16)
 
 

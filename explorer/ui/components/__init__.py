@@ -1,7 +1,7 @@
 """Components of our own: a chart that keeps its zoom, the threshold equaliser, the player."""
 
-from explorer.ui.components.chart import chart
+from explorer.ui.components.chart import chart, preload
 from explorer.ui.components.equaliser import equaliser
 from explorer.ui.components.player import player
 
-__all__ = ["chart", "equaliser", "player"]
+__all__ = ["chart", "equaliser", "player", "preload"]

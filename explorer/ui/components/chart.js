@@ -33,6 +33,12 @@ function plain(value) { return value === undefined || value === null ? null : (t
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const node = parentElement.querySelector(".plot");
+  if (!node) return;
+  if (!data.figure) {
+    node.remove();
+    library(data.library).catch(() => {});  // a chart will ask again and report it
+    return;
+  }
   let state = charts.get(parentElement);
   if (!state) { state = { figure: null, text: null }; charts.set(parentElement, state); }
   node.setAttribute("role", "img");

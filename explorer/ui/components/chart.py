@@ -50,6 +50,13 @@ _CHART = st.components.v2.component(
 )
 
 
+def preload() -> None:
+    """Have the browser fetch and run plotly.js while the server still computes; shows nothing."""
+    address = serve_plotly()
+    if address is not None:
+        _CHART(key="library", data={"library": address}, height="content")
+
+
 def chart(figure: go.Figure, key: str, alt: str, on_click: Callable[[dict[str, Any]], None] | None = None) -> None:
     """Show a figure; alt says what to see. on_click gets the clicked point (x, y, z, curve, custom) before the rerun."""  # noqa: E501
     address = serve_plotly()

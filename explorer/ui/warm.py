@@ -1,0 +1,24 @@
+"""Load what the first page needs while its frame is being drawn: torch, the network, its thresholds, one image."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+
+import streamlit as st
+
+from explorer.ui import cache, frame
+from explorer.ui.settings import Settings
+
+
+@st.cache_resource(show_spinner=False)
+def begin(_settings: Settings) -> threading.Thread:
+    """Start loading, once per server: the page asks for the same cached results and waits for them only if it must."""
+    thread = threading.Thread(target=_load, args=(_settings,), name="warm", daemon=True)
+    thread.start()
+    return thread
+
+
+def _load(settings: Settings) -> None:
+    with suppress(Exception):  # the page meets the same error and explains it
+        cache.look(frame.one_image(settings))
