@@ -162,3 +162,27 @@ def test_the_equaliser_acts_while_it_is_dragged(address, page):
     page.get_by_text("1 layers changed").first.wait_for(timeout=help.WAIT)  # before the button is released
     page.mouse.up()
     help.until_done(page)
+
+
+def test_cells_of_the_layer_table_are_edited_by_typing(address, page):
+    help.open_page(page, address + "/" + SMALL)
+    help.until_done(page)
+    table = page.locator("[data-testid=stDataFrame]").first
+    table.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)  # the page may still shift when its last result arrives
+    box = table.bounding_box()
+    page.mouse.click(box["x"] + 60, box["y"] + 38 + 35 * 3 + 10)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    canvas = table.locator("canvas").first.element_handle()
+    for scale, changed in (("0.5", "1 layers changed"), ("0.7", "2 layers changed")):
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(300)  # the cell's editor opens in an overlay of its own
+        page.keyboard.press("Control+a")
+        page.keyboard.type(scale, delay=40)
+        page.keyboard.press("Enter")
+        page.get_by_text(changed).first.wait_for(timeout=help.WAIT)
+        help.until_done(page)
+    assert canvas.evaluate("node => node.isConnected")  # not mounted anew: place and focus are kept
+    page.get_by_role("button", name="Reset layers").click()
+    page.get_by_text("2 layers changed").first.wait_for(state="detached", timeout=help.WAIT)

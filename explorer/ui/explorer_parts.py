@@ -190,7 +190,7 @@ def layers(view: frame.View, asked: Runs) -> None:
 
     settings, result = view.settings, asked.ask()[0].result
     st.subheader("Thresholds and potentials, layer by layer")
-    names = list(view.look.shapes)
+    names, known = list(view.look.shapes), result.sites
     calibrated = [float(np.mean(view.look.theta[name])) / (_effective(settings, name)[0]) for name in names]
     table = pd.DataFrame(
         {
@@ -200,14 +200,14 @@ def layers(view: frame.View, asked: Runs) -> None:
             "v_init": [
                 settings.site(name)[1] if settings.site(name)[1] is not None else settings.v_init for name in names
             ],
-            "rate": [result.rate(name) if result.images else None for name in names],
-            "error": [100 * result.sites[name].mean_square ** 0.5 if name in result.sites else None for name in names],
+            "rate": [result.rate(name) if result.images else np.nan for name in names],
+            "error": [100 * known[name].mean_square ** 0.5 if name in known else np.nan for name in names],
         }
     )
-    key = (
-        f"layers_{hash((settings.sites, settings.scale, settings.v_init, settings.network)) & 0xFFFFFF:x}"
-        f"_{st.session_state.get('table_version', 0)}"
-    )
+    if st.session_state.get("table_sites") != settings.sites:
+        _renew_table()  # layers were changed elsewhere: what was typed here before must not hide that
+    key = f"layers_{settings.network}_{st.session_state['table_version']}"
+    st.session_state["table_sites"] = settings.sites
     number = st.column_config.NumberColumn
     st.data_editor(
         table,
@@ -237,6 +237,11 @@ def _effective(settings: Settings, name: str) -> tuple[float, float]:
     return (settings.scale if scale is None else scale), (settings.v_init if v_init is None else v_init)
 
 
+def _renew_table() -> None:
+    """Have the next table start without the cells typed so far."""
+    st.session_state["table_version"] = st.session_state.get("table_version", 0) + 1
+
+
 def _edited(key: str, names: tuple[str, ...]) -> None:
     """Take over edited cells; a value the engine refuses leaves the layer as it was and is explained."""
     from explorer.engine.specs import SpecError, check_scale, check_v_init
@@ -252,10 +257,13 @@ def _edited(key: str, names: tuple[str, ...]) -> None:
                 check_v_init(cells["v_init"], f"{name}, v_init")
         except SpecError as error:
             state.say(str(error))
-            st.session_state["table_version"] = st.session_state.get("table_version", 0) + 1
+            _renew_table()
             continue
+        if None in cells.values():
+            _renew_table()  # an emptied cell follows the whole network again and shows its value
         settings = settings.with_site(name, cells.get("scale", scale), cells.get("v_init", v_init))
     state.change(sites=settings.sites)
+    st.session_state["table_sites"] = state.current().sites
 
 
 def export(view: frame.View, asked: Runs, more: list[Settings] | None = None) -> None:
