@@ -97,6 +97,51 @@ def test_the_script_is_downloaded(address, page):
     assert "from explorer.engine import" in text and "range" not in download.value.suggested_filename
 
 
+def exported(page, css, kind):
+    """Press a chart's export button; return the file's name and bytes."""
+    plot = page.locator(css)
+    plot.scroll_into_view_if_needed()
+    plot.hover()
+    with page.expect_download(timeout=help.WAIT) as download:
+        plot.locator(f'.modebar-btn[data-title*="(key {kind})"]').click()
+    return download.value.suggested_filename, download.value.path().read_bytes()
+
+
+def test_a_figure_is_exported_as_image_drawing_and_web_page(address, page, tmp_path):
+    help.open_page(page, address + "/" + SMALL)
+    help.until_done(page)
+    css = help.chart(page, "Accuracy")
+    name, png = exported(page, css, "p")
+    assert name == "accuracy.png" and png.startswith(b"\x89PNG")
+    name, svg = exported(page, css, "s")
+    text = svg.decode()
+    assert name == "accuracy.svg" and text.startswith("<svg") and "v_init 0.5, T = 16" in text and "16 images" in text
+    shown = help.line(page, "Accuracy", 1)
+    name, html = exported(page, css, "h")
+    assert name == "accuracy.html" and b"v_init 0.5, T = 16" in html
+    (tmp_path / name).write_bytes(html)
+    alone = page.context.new_page()
+    requests = []
+    alone.on("request", lambda request: requests.append(request.url))
+    alone.goto((tmp_path / name).as_uri())
+    alone.locator("#figure .scatterlayer .trace").first.wait_for(timeout=help.WAIT)
+    assert alone.evaluate("Array.from(document.querySelector('#figure')._fullData[1].y)") == shown
+    assert not [url for url in requests if url.startswith("http")]
+    help.SHOTS.mkdir(exist_ok=True)
+    (help.SHOTS / "export.png").write_bytes(png)
+    alone.screenshot(path=help.SHOTS / "export-html.png")
+
+
+def test_a_figure_is_exported_by_key(address, page):
+    help.open_page(page, address + "/theory" + SMALL)
+    css = help.chart(page, "Staircase")
+    page.locator(css + "[data-painted]").wait_for(timeout=help.WAIT)
+    page.locator(css).focus()
+    with page.expect_download(timeout=help.WAIT) as download:
+        page.keyboard.press("s")
+    assert "T = 8, v_init = 0.50" in download.value.path().read_text()
+
+
 @pytest.mark.parametrize("mode", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 800])
 def test_pages_are_painted_in_light_and_dark(address, browser, mode, width):

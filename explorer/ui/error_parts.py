@@ -81,6 +81,7 @@ def draw(view: frame.View) -> None:
         "parts",
         "Error per layer in four parts that add up. Click a bar to choose its layer.",
         on_click=lambda point: state.change(layer=str(point["custom"]), channel=0, row=0, column=0),
+        note=view.settings.note(result.error_images),
     )
     histogram(view, result)
     left, right = st.columns(2)

@@ -143,7 +143,12 @@ def curves(view: frame.View, asked: Runs) -> None:
     shown = [as_curve(name, result) for name, result in zip(names, results, strict=True) if result.images]
     figure = accuracy.accuracy_figure(shown, mine.ann_top1 if mine.images and mine.labelled else None)
     value = f"{100 * shown[0].top1[-1]:.1f} % for yours" if shown else "first images are being simulated"
-    chart(figure, "accuracy", f"Accuracy against time-steps with 95 % intervals: {value}.")
+    chart(
+        figure,
+        "accuracy",
+        f"Accuracy against time-steps with 95 % intervals: {value}.",
+        note=view.settings.note(mine.images),
+    )
     frame.assumptions(view.settings, jobs)
     histogram(view, mine)
 
@@ -163,6 +168,7 @@ def histogram(view: frame.View, mine: Result) -> None:
             rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(mine.T), mine.T, v_init),
             "histogram",
             f"Decoded rate against activation in {view.settings.layer}.",
+            note=view.settings.note(mine.error_images),
         )
         st.caption(
             f"{view.settings.layer}, {mine.error_images} images: mean error {100 * sums.mean:+.2f} % of θ, root mean "
@@ -178,6 +184,7 @@ def histogram(view: frame.View, mine: Result) -> None:
             "layer_error",
             f"Error per layer; the largest is in {names[int(rms.argmax())]}. Click a bar to choose the layer.",
             on_click=lambda point: state.change(layer=str(point["custom"]), channel=0, row=0, column=0),
+            note=view.settings.note(mine.error_images),
         )
         st.caption(
             f"â − a in per cent of each layer's threshold, {mine.error_images} images. Click a bar to choose its layer."
