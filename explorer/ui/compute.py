@@ -92,9 +92,9 @@ def _site_sums(parts, theta: torch.Tensor, v_end: torch.Tensor, T: int) -> SiteS
         .reshape(sums.histogram.shape)
         .astype(np.float64)
     )
-    sums.potentials = np.histogram(np.clip((v_end / theta).float().numpy(), EDGES_V[0], EDGES_V[-1]), EDGES_V)[
-        0
-    ].astype(float)
+    left = (v_end / theta).float().numpy()
+    sums.below, sums.above = int((left < 0).sum()), int((left > 1).sum())
+    sums.potentials = np.histogram(np.clip(left, EDGES_V[0], EDGES_V[-1]), EDGES_V)[0].astype(float)
     axes = [0, *range(2, total.dim())]
     sums.channel_total, sums.channel_squared = total.sum(axes).numpy(), (total * total).sum(axes).numpy()
     sums.channel_n = total.numel() / total.shape[1]

@@ -93,11 +93,10 @@ def draw(view: frame.View) -> None:
             "potentials",
             f"Distribution of v(T) / θ in {view.settings.layer}.",
         )
-        centres = (EDGES_V[1:] + EDGES_V[:-1]) / 2
-        share = sums.potentials / max(sums.potentials.sum(), 1)
         st.caption(
-            f"{100 * share[centres < 0].sum():.1f} % below 0 (sent more than received), {100 * share[centres > 1].sum():.1f} % "  # noqa: E501
-            "above θ (could not send it all: at most one spike a step). Beyond the axis counts in the last bar."
+            f"{100 * sums.below / sums.n:.1f} % below 0 (sent more than received), {100 * sums.above / sums.n:.1f} % "
+            "above θ (could not send it all: at most one spike a step). The axis leaves out the outermost 0.2 %: "
+            "press Autoscale in the chart's bar to see them."
         )
     with right:
         st.subheader("Worst channels")
