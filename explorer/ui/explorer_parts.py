@@ -162,10 +162,9 @@ def histogram(view: frame.View, mine: Result) -> None:
     left, right = st.columns(2)
     with left:
         st.subheader("Rate against activation")
-        v_init = view.settings.site(view.settings.layer)[1]
-        v_init = view.settings.v_init if v_init is None and view.settings.start == "constant" else v_init
+        start = staircase_start(view.settings)
         chart(
-            rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(mine.T), mine.T, v_init),
+            rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(mine.T), mine.T, start),
             "histogram",
             f"Decoded rate against activation in {view.settings.layer}.",
             note=view.settings.note(mine.error_images),
@@ -237,6 +236,12 @@ def layers(view: frame.View, asked: Runs) -> None:
     row.button("Reset layers", key="reset_layers", disabled=not settings.sites, on_click=lambda: state.change(sites=()))
     row.button("Pin this run", key="pin", icon=":material/keep:", on_click=state.pin)
     row.button("Forget pins", key="unpin", disabled=not state.pins(), on_click=state.unpin)
+
+
+def staircase_start(settings: Settings) -> float | None:
+    """Return v_init of the chosen layer, for its staircase; None where it is random."""
+    v_init = settings.site(settings.layer)[1]
+    return settings.v_init if v_init is None and settings.start == "constant" else v_init
 
 
 def _effective(settings: Settings, name: str) -> tuple[float, float]:
