@@ -124,7 +124,8 @@ def test_report_lists_every_call(capsys, own):
     rows = run_json(capsys, "report", *network)["rows"]
     assert [row["node"] for row in rows if row["kind"] == "site"] == ["1", "4"]
     assert main(["report", *network]) == 0
-    assert "2 sites with 2,080 neurons" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 sites with 2,080 neurons; 0 batch norms folded" in out and "0 calls without a rule" in out
 
 
 def test_report_names_what_does_not_convert(capsys, own):

@@ -1,8 +1,8 @@
 """Where images come from: the embedded ones, a CIFAR-10 root, a folder of class folders, or loose pictures.
 
 Every source has two parts that share no image: `evaluation`, on which accuracy is measured, and `calibration`, on which
-thresholds are set. (Loose pictures, which give no accuracy, are both.) A source is a small frozen value; `load_images`
-reads it.
+thresholds are set. (Unlabelled pictures, which give no accuracy, are both; see `calibration_source`.) A source is a
+small frozen value; `load_images` reads it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ class LoosePictures:
     root: str
 
 
-DataSource = Embedded | Cifar10Root | ClassFolders | LoosePictures
+@dataclass(frozen=True)
+class UploadedPictures:
+    """Pictures given by name and content, which nobody has labelled."""
+
+    files: tuple[tuple[str, bytes], ...]
+
+
+DataSource = Embedded | Cifar10Root | ClassFolders | LoosePictures | UploadedPictures
 
 
 def data_source(text: str) -> DataSource:
@@ -74,6 +81,16 @@ def data_source(text: str) -> DataSource:
     )
 
 
+def calibration_source(source: DataSource, card: Card) -> DataSource:
+    """Return where calibration images should come from.
+
+    Unlabelled pictures are often few and of anything: a network that tells CIFAR-10's classes apart is calibrated on
+    CIFAR-10's training images instead.
+    """
+    loose = isinstance(source, LoosePictures | UploadedPictures)
+    return Embedded() if loose and card.classes == CLASSES else source
+
+
 def load_images(
     source: DataSource, card: Card, n: int | None = None, part: Part = "evaluation", seed: int = 0
 ) -> ImageSet:
@@ -96,6 +113,8 @@ def load_images(
         case LoosePictures(root):
             files = [(path.name, path) for path in pictures_in(Path(root), listing(Path(root)))]
             return read_pictures(files if n is None else files[:n], card, Path(root).name)
+        case UploadedPictures(given):
+            return read_pictures(given if n is None else given[:n], card)
     if n is not None:
         found = found.take(n)
     labels = to_outputs(found.classes, card, found.name)[found.labels]
