@@ -203,6 +203,11 @@ def test_unlabelled_pictures_are_explained(capsys, own, tmp_path):
     assert "one folder per class" in capsys.readouterr().err
 
 
+def test_images_of_other_classes_are_explained(capsys, own):
+    assert main(["run", *own[: own.index("--data")], "--data", "embedded"]) == 2
+    assert "tells other classes apart, so accuracy cannot be measured" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options", [[], ["run", "--steps", "many"], ["fly"]])
 def test_the_parsers_own_complaints_have_exit_code_2_as_well(options, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -329,3 +329,9 @@ def test_unlabelled_pictures_leave_calibration_to_cifar10_where_the_network_know
     assert calibration_source(loose, CARD) == calibration_source(LoosePictures("x"), CARD) == Embedded()
     assert calibration_source(loose, PETS) == loose
     assert calibration_source(folders, CARD) == folders
+
+
+def test_the_embedded_images_are_unlabelled_for_a_network_of_other_classes():
+    images = load_images(Embedded(), PETS, 3)
+    assert images.images.shape == (3, 16, 16, 3) and images.labels is None
+    assert "pets tells other classes apart" in images.note

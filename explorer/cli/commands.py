@@ -68,6 +68,11 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
         )
     net, card = open_network(network_source(args), on_progress=on_fetch)
     images = load_images(source, card, args.images, "evaluation", args.seed)
+    if images.labels is None:
+        raise DataError(
+            f"{args.data}: {images.note}, so accuracy cannot be measured. Give a folder with one folder of pictures "
+            "per class, named as the network's classes, by --data."
+        )
     network = trace(net, card.example())
     if rule is None:
         rule = TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)

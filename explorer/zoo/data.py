@@ -96,7 +96,8 @@ def load_images(
 ) -> ImageSet:
     """Read the first n images of a source's part (all where None or fewer), at the card's size.
 
-    Class folders and CIFAR-10's training images are drawn by the seed, as many of each class as of any other.
+    Class folders and CIFAR-10's training images are drawn by the seed, as many of each class as of any other. Shown to
+    a network of other classes, the embedded images come without labels.
 
     Raises:
         DataError: nothing there, a broken picture, classes that are not the network's, n < 1.
@@ -117,12 +118,17 @@ def load_images(
             return read_pictures(given if n is None else given[:n], card)
     if n is not None:
         found = found.take(n)
-    labels = to_outputs(found.classes, card, found.name)[found.labels]
-    images = found.images
+    images, labels, note = found.images, found.labels, found.note
+    try:
+        labels = to_outputs(found.classes, card, found.name)[labels]
+    except DataError:
+        if not isinstance(source, Embedded):
+            raise
+        labels, note = None, f"{note}, unlabelled: {card.name} tells other classes apart"
     if images.shape[1] != card.input_size:
         check_count(len(images), card)
         images = np.stack([fit(Image.fromarray(image), card) for image in images])
-    return ImageSet(found.name, images, labels, card.classes, found.note)
+    return ImageSet(found.name, images, labels, card.classes, note)
 
 
 def embedded(part: Part = "evaluation", assets: Path = ASSETS) -> ImageSet:

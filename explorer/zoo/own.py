@@ -104,6 +104,13 @@ def open_network(
     return net, own_card(net, source, name)
 
 
+def class_list(text: str) -> tuple[str, ...]:
+    """Return the names in a text: one a line or, in a single line, separated by commas; blanks are left out."""
+    lines = text.strip().splitlines()
+    parts = lines if len(lines) > 1 else text.split(",")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
 def own_card(net: nn.Module, source: NetworkSource, name: str, preset: str = "CIFAR-10") -> Card:
     """Return a card for a network nobody has described, its outputs counted by running it once on noise.
 
