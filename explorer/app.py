@@ -15,7 +15,7 @@ if str(ROOT) not in sys.path:
 
 import streamlit as st  # noqa: E402
 
-from explorer.ui import frame, sidebar, state, warm  # noqa: E402
+from explorer.ui import dialogs, frame, sidebar, state, warm  # noqa: E402
 
 st.set_page_config(page_title="ANN to SNN explorer", page_icon=str(ROOT / "assets" / "icon.svg"), layout="wide")
 
@@ -41,6 +41,8 @@ PAGES = {
 }
 
 state.begin()
+dialogs.settle()
+dialogs.fetch()
 warm.begin(state.current())
 pages = {
     name: st.Page(
@@ -60,4 +62,5 @@ frame.top(page.title)
 state.remember(state.current())
 with st.sidebar:
     sidebar.draw()
+dialogs.draw()
 page.run()

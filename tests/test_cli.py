@@ -124,7 +124,8 @@ def test_report_lists_every_call(capsys, own):
     rows = run_json(capsys, "report", *network)["rows"]
     assert [row["node"] for row in rows if row["kind"] == "site"] == ["1", "4"]
     assert main(["report", *network]) == 0
-    assert "2 sites with 2,080 neurons" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 sites with 2,080 neurons; 0 batch norms folded" in out and "0 calls without a rule" in out
 
 
 def test_report_names_what_does_not_convert(capsys, own):
@@ -200,6 +201,11 @@ def test_unlabelled_pictures_are_explained(capsys, own, tmp_path):
     (tmp_path / "loose" / "a.png").write_bytes(picture())
     assert main(["run", *own, "--data", str(tmp_path / "loose")]) == 2
     assert "one folder per class" in capsys.readouterr().err
+
+
+def test_images_of_other_classes_are_explained(capsys, own):
+    assert main(["run", *own[: own.index("--data")], "--data", "embedded"]) == 2
+    assert "tells other classes apart, so accuracy cannot be measured" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [[], ["run", "--steps", "many"], ["fly"]])

@@ -22,6 +22,8 @@ from explorer.zoo.data import (
     ClassFolders,
     Embedded,
     LoosePictures,
+    UploadedPictures,
+    calibration_source,
     data_source,
     embedded,
     load_images,
@@ -311,3 +313,25 @@ def test_a_balanced_choice_is_balanced_seeded_and_without_repeats():
     assert sorted(set(np.bincount(labels[chosen]))) == [51, 52]
     assert np.array_equal(chosen, balanced_choice(labels, 512, seed=1))
     assert not np.array_equal(chosen, balanced_choice(labels, 512, seed=2))
+
+
+def test_uploaded_pictures_are_an_unlabelled_source():
+    source = UploadedPictures((("a.png", picture()), ("b.png", picture("L")), ("c.png", picture("1"))))
+    images = load_images(source, CARD, 2)
+    assert images.images.shape == (2, 32, 32, 3) and images.labels is None
+    assert np.array_equal(images.images, load_images(source, CARD).images[:2])
+    with pytest.raises(DataError, match=r"notes.png: not a readable picture"):
+        load_images(UploadedPictures((("notes.png", b"hello"),)), CARD)
+
+
+def test_unlabelled_pictures_leave_calibration_to_cifar10_where_the_network_knows_it():
+    loose, folders = UploadedPictures((("a.png", picture()),)), ClassFolders("pets")
+    assert calibration_source(loose, CARD) == calibration_source(LoosePictures("x"), CARD) == Embedded()
+    assert calibration_source(loose, PETS) == loose
+    assert calibration_source(folders, CARD) == folders
+
+
+def test_the_embedded_images_are_unlabelled_for_a_network_of_other_classes():
+    images = load_images(Embedded(), PETS, 3)
+    assert images.images.shape == (3, 16, 16, 3) and images.labels is None
+    assert "pets tells other classes apart" in images.note

@@ -21,7 +21,7 @@ from explorer.engine import (
     simulate,
     trace,
 )
-from explorer.zoo.architectures import build
+from explorer.zoo.architectures import build, convertible
 from explorer.zoo.own import NetworkSource, own_card
 from tests import networks as gallery
 
@@ -107,6 +107,19 @@ def test_torchvisions_networks_convert(name):
     assert relative_gap(network.forward(images), expected) < 1e-5
     early, late = gaps(network, images, (8, 64))
     assert late < 0.75 * early
+
+
+def test_the_list_of_what_converts_keeps_to_it():
+    listed = convertible()
+    assert {f"torchvision:{name}" for name in (*FAST, *SLOW)} | {"resnet20-relu", "vgg16-clip"} <= set(listed)
+    assert not {f"torchvision:{name}" for name in REFUSED} & set(listed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", convertible())
+def test_whatever_is_listed_as_converting_has_a_rule_for_every_call(name):
+    size = 96 if "inception" in name else 64 if "torchvision" in name else 32
+    assert not trace(build(name).eval(), gallery.images(1, size)).unsupported
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,13 @@ def test_a_number_of_class_names_that_does_not_fit_is_refused(own):
         open_network(source)
 
 
+def test_how_pictures_are_resized_can_be_given(own):
+    size = {"input_size": 12, "mean": (0.5,), "std": (0.5,)}
+    assert open_network(NetworkSource(f"{own}:Net", **size))[1].resize == 0
+    assert open_network(NetworkSource(f"{own}:Net", **size, resize=20))[1].resize == 20
+    assert open_network(NetworkSource("resnet20-relu", resize=40))[1].resize == 40
+
+
 def test_weights_need_an_architecture(tmp_path):
     with pytest.raises(SpecError, match=r"no architecture"):
         open_network(NetworkSource("nothing", str(tmp_path / "w.pt")))

@@ -26,6 +26,7 @@ from explorer.engine import (
     trace,
 )
 from explorer.engine.analysis import top1_curve, wilson
+from explorer.engine.report import HEAD, conversion_report
 from explorer.zoo.architectures import architectures
 from explorer.zoo.data import LoosePictures, data_source, load_images
 from explorer.zoo.images import ImageSet, normalise
@@ -46,6 +47,7 @@ def network_source(args: argparse.Namespace) -> NetworkSource:
         numbers(args.mean, "mean") if args.mean else None,
         numbers(args.std, "std") if args.std else None,
         class_names(args.classes) if args.classes else None,
+        args.resize,
     )
 
 
@@ -66,6 +68,11 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
         )
     net, card = open_network(network_source(args), on_progress=on_fetch)
     images = load_images(source, card, args.images, "evaluation", args.seed)
+    if images.labels is None:
+        raise DataError(
+            f"{args.data}: {images.note}, so accuracy cannot be measured. Give a folder with one folder of pictures "
+            "per class, named as the network's classes, by --data."
+        )
     network = trace(net, card.example())
     if rule is None:
         rule = TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)
@@ -155,21 +162,18 @@ def report(args: argparse.Namespace, on_fetch: Progress | None = None) -> int:
     """Print what each part of a network becomes; 1 if something in it does not convert."""
     net, card = open_network(network_source(args), on_progress=on_fetch)
     network = trace(net, card.example())
-    rows = [{**row, "shape": list(row["shape"])} for row in network.report()]
-    problems = [{"call": p.call, "why": p.why, "mend": p.mend} for p in network.unsupported]
+    problems = [asdict(problem) for problem in network.unsupported]
     if args.json:
+        rows = [{**row, "shape": list(row["shape"])} for row in network.report()]
         print(json.dumps({"network": card.name, "parameters": card.parameters, "rows": rows, "unsupported": problems}))
         return 1 if problems else 0
     shape = "x".join(map(str, network.input_shape))
     print(f"{card.name}: input {shape}, {len(card.classes)} classes, {card.parameters:,} parameters\n")
-    _table(
-        ("call", "becomes", "shape", "note"),
-        [(row["node"], row["kind"], "x".join(map(str, row["shape"])), row["note"]) for row in rows],
-    )
-    neurons = sum(site.neurons for site in network.sites)
-    print(f"\n{len(network.sites)} sites with {neurons:,} neurons")
-    for problem in problems:
-        print(f"does not convert: {problem['call']}: {problem['why']} {problem['mend']}")
+    told = conversion_report(network)
+    _table(HEAD, told.lines)
+    print(f"\n{told.summary()}")
+    for problem in told.unsupported:
+        print(f"does not convert: {problem}")
     return 1 if problems else 0
 
 

@@ -56,6 +56,7 @@ def _network_options(command: argparse.ArgumentParser) -> None:
     add("--mean", metavar="R,G,B", help="pixel mean, pixels scaled to 0..1 (default: the card's; own: CIFAR-10's)")
     add("--std", metavar="R,G,B", help="pixel standard deviation (default: as --mean)")
     add("--input-size", type=int, metavar="PIXELS", help="side of the input (default: the card's; own: 32)")
+    add("--resize", type=int, metavar="PIXELS", help="shorter side before the centre is cropped (default: the card's)")
     add("--classes", metavar="NAMES", help="names of the outputs: a,b,c, or a file with one a line, or cifar10")
 
 

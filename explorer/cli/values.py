@@ -19,7 +19,7 @@ from explorer.engine import (
     UniformStart,
 )
 from explorer.engine.specs import Per
-from explorer.zoo.own import PRESETS
+from explorer.zoo.own import PRESETS, class_list
 
 RULES = "max[:channel], percentile:P[:channel], clip, or mse[:T][:channel]"
 STARTS = "a share of the threshold such as 0.5, uniform:LOW:HIGH, or gaussian:MEAN:DEVIATION"
@@ -140,8 +140,7 @@ def class_names(text: str) -> tuple[str, ...]:
     if text.lower() in ("cifar10", "cifar-10"):
         return PRESETS["CIFAR-10"].classes
     path = Path(text)
-    parts = path.read_text().splitlines() if path.is_file() else text.split(",")
-    names = tuple(part.strip() for part in parts if part.strip())
+    names = class_list(path.read_text() if path.is_file() else text)
     if len(names) < 2:
         raise SpecError(f"classes: at least 2 names, got {len(names)} from {text!r}. Give a file or a,b,c.")
     return names

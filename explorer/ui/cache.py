@@ -7,18 +7,23 @@ from typing import Any
 
 import streamlit as st
 
+from explorer.ui import keys
 from explorer.ui.settings import Settings
+from explorer.ui.shelf import Shelf
 
 STORE_BYTES = 600 * 2**20
 MAX_IMAGES = 2000
+OWN_NETWORKS, OWN_NETWORKS_BYTES = 30, 2**30
+OWN_PICTURES, OWN_PICTURES_BYTES = 60, 256 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A pretrained network, traced, with its card."""
+    """A network, traced, with its card; source says how to open an uploaded one from its file."""
 
     network: Any
     card: Any
+    source: Any = None
 
 
 @st.cache_data(max_entries=1, ttl=60, show_spinner=False)
@@ -29,9 +34,49 @@ def names() -> list[str]:
     return catalogue.names()
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@st.cache_resource(show_spinner=False)
+def own_networks() -> Shelf[Loaded]:
+    """Return the networks that visitors uploaded."""
+    return Shelf(OWN_NETWORKS, OWN_NETWORKS_BYTES)
+
+
+@st.cache_resource(show_spinner=False)
+def own_pictures() -> Shelf[Any]:
+    """Return the picture sets that visitors uploaded."""
+    return Shelf(OWN_PICTURES, OWN_PICTURES_BYTES)
+
+
+def missing(name: str) -> bool:
+    """Tell whether a network's name or an image source stands for an upload that is not here (any more)."""
+    return keys.is_upload(name) and own_networks().get(name) is None and own_pictures().get(name) is None
+
+
+def gone(name: str) -> str:
+    """Return what to tell a visitor about a missing upload."""
+    return (
+        f"{keys.label(name)} was uploaded, and is not on this server: uploads are kept until the server restarts or "
+        "newer ones take their place, and a link does not carry them. Upload the file again."
+    )
+
+
 def loaded(name: str) -> Loaded:
-    """Load and trace a network."""
+    """Return a network, loaded and traced.
+
+    Raises:
+        ExplorerError: it cannot be had.
+    """
+    if not keys.is_upload(name):
+        return _pretrained(name)
+    found = own_networks().get(name)
+    if found is None:
+        from explorer.engine import CheckpointError
+
+        raise CheckpointError(gone(name))
+    return found
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _pretrained(name: str) -> Loaded:
     import torch
 
     from explorer import engine
@@ -42,20 +87,37 @@ def loaded(name: str) -> Loaded:
     return Loaded(engine.trace(module, card.example()), card)
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
-def images(network: str, source: str) -> Any:
-    """Return the evaluation images, uint8, as the network wants them."""
+def source(name: str) -> Any:
+    """Return the image source of a name: 'embedded', a folder, or an upload's key.
+
+    Raises:
+        DataError: there is no such folder or upload.
+    """
+    from explorer.engine import DataError
     from explorer.zoo import data
 
-    return data.load_images(data.data_source(source), loaded(network).card, n=MAX_IMAGES)
+    if not keys.is_upload(name):
+        return data.data_source(name)
+    found = own_pictures().get(name)
+    if found is None:
+        raise DataError(gone(name))
+    return found
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def images(network: str, name: str) -> Any:
+    """Return the evaluation images of a source, uint8, as the network wants them."""
+    from explorer.zoo import data
+
+    return data.load_images(source(name), loaded(network).card, n=MAX_IMAGES)
 
 
 @st.cache_resource(max_entries=80, show_spinner=False)
-def inputs(network: str, source: str, begin: int, end: int) -> Any:
+def inputs(network: str, name: str, begin: int, end: int) -> Any:
     """Return images [begin, end) normalised for the network, float32 [B, C, H, W]."""
     from explorer.zoo.images import normalise
 
-    return normalise(images(network, source).images[begin:end], loaded(network).card)
+    return normalise(images(network, name).images[begin:end], loaded(network).card)
 
 
 def calibration_key(settings: Settings) -> Settings:
@@ -65,15 +127,15 @@ def calibration_key(settings: Settings) -> Settings:
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def calibration(network: str, source: str, key: Settings) -> Any:
-    """Return the thresholds of a rule, found on calibration images (256 of them)."""
+def calibration(network: str, name: str, key: Settings) -> Any:
+    """Return the thresholds of a rule, found on calibration images (256 of them) of an image source."""
     from explorer import engine
     from explorer.ui.recipes import calibration_spec
     from explorer.zoo import data
     from explorer.zoo.images import normalise
 
     card = loaded(network).card
-    chosen = data.load_images(data.data_source(source), card, n=256, part="calibration")
+    chosen = data.load_images(data.calibration_source(source(name), card), card, n=256, part="calibration")
     return engine.calibrate(loaded(network).network, normalise(chosen.images, card), calibration_spec(key))
 
 

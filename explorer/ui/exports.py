@@ -6,48 +6,70 @@ import csv
 import io
 import json
 from dataclasses import asdict
+from typing import Any
 
 import streamlit as st
 
+from explorer.ui import cache, keys
 from explorer.ui.recipes import calibration_spec, conversion_spec, slices
 from explorer.ui.results import Result, wilson
 from explorer.ui.settings import Settings
 
 SCRIPT = '''"""Reproduce: {title}.
 
-Run from the repository's root. Prints the accuracy after {T} steps on {images} images.
+Run from the repository's root{needed}.
+Prints accuracy (of images without labels: agreement with the ANN) after {T} steps on {images} images.
 """
 
 import torch
 
 from explorer.engine import *  # noqa: F403
 from explorer.engine import calibrate, convert, simulate, trace
-from explorer.zoo.data import data_source, load_images
+from explorer.zoo.data import calibration_source, data_source, load_images
 from explorer.zoo.images import normalise
-from explorer.zoo.registry import load
+from explorer.zoo.own import NetworkSource, open_network
 
-model, card = load({network!r})
+model, card = open_network({network})
 network = trace(model, card.example())
 source = data_source({source!r})
-calibration_images = load_images(source, card, n=256, part="calibration")
+calibration_images = load_images(calibration_source(source, card), card, n=256, part="calibration")
 calibration = calibrate(network, normalise(calibration_images.images, card), {calibration})
 snn = convert(network, calibration, {conversion})
 
 evaluation = load_images(source, card, n=2000).take({images})
 hits = 0
 for begin, end in {slices}:
-    run = simulate(snn, normalise(evaluation.images[begin:end], card), SimulationSpec(T={T}, device={device!r}))  # noqa: F405
-    hits += int((run.logits[-1].argmax(1) == torch.from_numpy(evaluation.labels[begin:end])).sum())
-print(f"top-1 {{hits / len(evaluation.images):.6f}} on {{len(evaluation.images)}} images, T = {T}")
-'''  # noqa: E501
+    inputs = normalise(evaluation.images[begin:end], card)
+    run = simulate(snn, inputs, SimulationSpec(T={T}, device={device!r}))  # noqa: F405
+    if evaluation.labels is None:
+        expected = network.forward(inputs).argmax(1)
+    else:
+        expected = torch.from_numpy(evaluation.labels[begin:end])
+    hits += int((run.logits[-1].argmax(1) == expected).sum())
+name = "agreement" if evaluation.labels is None else "top-1"
+print(f"{{name}} {{hits / len(evaluation.images):.6f}} on {{len(evaluation.images)}} images, T = {T}")
+'''
+PICTURES = "pictures"
 
 
 def script(settings: Settings, images: int) -> str:
-    """Return a Python file that reproduces the accuracy on this many images, by the public API alone."""
+    """Return a Python file that reproduces the accuracy on this many images, by the public API alone.
+
+    What was uploaded it expects beside it: the weights under their own name, pictures in a folder named `pictures`.
+    """
+    network, source, needed = f"NetworkSource({settings.network!r})", settings.source, []
+    if keys.is_upload(settings.network):
+        told = cache.loaded(settings.network).source
+        network = _source_text(told)
+        needed.append(f"the file {told.weights}")
+    if keys.is_upload(source):
+        needed.append(f"a folder named {PICTURES} with the uploaded pictures ({keys.label(source)})")
+        source = PICTURES
     return SCRIPT.format(
-        title=settings.describe().replace('"', "'").replace("\\", "/"),
-        network=settings.network,
-        source=settings.source,
+        title=_plain(settings.describe()),
+        needed=_plain(f", with {' and '.join(needed)} in it") if needed else "",
+        network=network,
+        source=source,
         T=settings.T,
         images=images,
         calibration=repr(calibration_spec(settings)),
@@ -55,6 +77,19 @@ def script(settings: Settings, images: int) -> str:
         device=settings.device,
         slices=slices(images),
     )
+
+
+def _plain(text: str) -> str:
+    return text.replace('"', "'").replace("\\", "/")
+
+
+def _source_text(source: Any) -> str:
+    """Write a NetworkSource as Python; a long row of numbered classes in short."""
+    text = repr(source)
+    numbered = tuple(f"class {i}" for i in range(len(source.classes)))
+    if source.classes == numbered:
+        text = text.replace(repr(numbered), f'tuple(f"class {{i}}" for i in range({len(numbered)}))')
+    return text
 
 
 def curve_csv(results: dict[str, Result]) -> str:

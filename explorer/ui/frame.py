@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from explorer.ui import cache, state
+from explorer.ui import cache, keys, state
 from explorer.ui.components import preload
 from explorer.ui.settings import Settings
 
@@ -61,7 +61,7 @@ def view() -> View:
         with st.spinner("Loading the network and simulating one image…"):
             look = cache.look(one_image(settings))
     except Exception as error:
-        st.error(_words(error), icon=":material/error:")
+        st.error(words(error), icon=":material/error:")
         good = state.last_good()
         if good is None:
             st.stop()
@@ -72,7 +72,8 @@ def view() -> View:
     return View(settings, look)
 
 
-def _words(error: Exception) -> str:
+def words(error: Exception) -> str:
+    """Return what to tell the visitor about a fault."""
     from explorer.engine.errors import ExplorerError
 
     if isinstance(error, ExplorerError):
@@ -124,7 +125,7 @@ def assumptions(settings: Settings, jobs: list[Job]) -> None:
         else ":material/check: complete"
     )
     st.caption(
-        f"{status} · {seen} evaluation images ({settings.source}) · T = {settings.T}{seed} · "
+        f"{status} · {seen} evaluation images ({keys.label(settings.source)}) · T = {settings.T}{seed} · "
         f"{settings.describe()} · {device}"
     )
     for job in jobs:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from explorer.ui import keys
+
 RULES = {
     "percentile": "Percentile of the activations",
     "max": "Largest activation",
@@ -51,8 +53,15 @@ class Field:
 
 
 TABLE = (
-    Field("network", "Network", "resnet20-relu", "The pretrained network that is converted."),
-    Field("source", "Images", "embedded", "'embedded', the folder of a CIFAR-10 copy, or a folder of class folders."),
+    Field("network", "Network", "resnet20-relu", "The network that is converted. “More networks” takes your own."),
+    Field(
+        "source",
+        "Images",
+        "embedded",
+        "What the networks are shown. Pictures without labels give no accuracy: the curves then show how often the "
+        "spiking network agrees with the ANN. A CIFAR-10 network shown such pictures is still calibrated on CIFAR-10's "
+        "training images; any other network on the pictures themselves.",
+    ),
     Field(
         "images", "Evaluation images", 256, "Accuracy is measured on this many images, some at a time.", 16, 2000, 16
     ),
@@ -164,7 +173,7 @@ class Settings:
         )
         scale = "" if self.scale == 1 else f", θ × {self.scale:g}"
         layers = "" if not self.sites else f", {len(self.sites)} layers changed"
-        return f"{self.network}, {rule}{per}{scale}, {v_init}{layers}"
+        return f"{keys.label(self.network)}, {rule}{per}{scale}, {v_init}{layers}"
 
     def note(self, images: int | None = None) -> str:
         """Return the line a figure is exported with: all settings, and the images or the one neuron it shows."""

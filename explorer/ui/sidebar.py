@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
-from explorer.ui import cache, link, state, tour
+from explorer.ui import cache, dialogs, keys, link, state, tour
 from explorer.ui.settings import BY_NAME, PRESETS
 
 
@@ -42,8 +44,14 @@ def draw() -> None:
     _thresholds()
     _potential()
     with st.expander("Images and device", icon=":material/tune:"):
-        field = BY_NAME["source"]
-        st.text_input(field.label, key=state.key("source"), help=field.help, persist_state="session")
+        _named("source", ["embedded"], {"embedded": "CIFAR-10, embedded"})
+        st.button(
+            "Your own images…",
+            icon=":material/add_photo_alternate:",
+            key="open_images",
+            width="stretch",
+            on_click=lambda: dialogs.open_dialog("images"),
+        )
         _slider("images")
         _choice("device")
     _share()
@@ -71,18 +79,29 @@ def _presets() -> None:
 
 
 def _network() -> None:
-    field = BY_NAME["network"]
-    names = cache.names()
-    chosen = st.session_state[state.key("network")]
-    if chosen not in names:
-        names = [chosen, *names]
+    _named("network", cache.names(), {}, on_change=lambda: state.change(sites=(), layer=""))
+    row = st.container(horizontal=True)
+    for name, label, icon, help in (
+        ("network", "More networks…", ":material/upload_file:", "Your own weights, or another of torchvision's."),
+        ("report", "Report…", ":material/lab_profile:", "What the conversion does to each part of this network."),
+    ):
+        row.button(
+            label, icon=icon, key=f"open_{name}", help=help, on_click=lambda name=name: dialogs.open_dialog(name)
+        )
+
+
+def _named(name: str, names: list[str], shown: dict[str, str], on_change: Callable[[], None] | None = None) -> None:
+    """Draw a choice among names, the visitor's uploads and what is chosen now, whatever it is."""
+    field = BY_NAME[name]
+    chosen = st.session_state[state.key(name)]
     st.selectbox(
         field.label,
-        names,
-        key=state.key("network"),
+        list(dict.fromkeys([*names, *dialogs.mine(name), chosen])),
+        format_func=lambda one: shown.get(one, keys.label(one)),
+        key=state.key(name),
         help=field.help,
         persist_state="session",
-        on_change=lambda: state.change(sites=(), layer=""),
+        on_change=on_change,
     )
 
 

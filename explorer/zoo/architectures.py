@@ -14,6 +14,21 @@ from explorer.zoo.vgg import vgg16
 CIFAR_ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"resnet20": resnet20, "vgg16": vgg16}
 ACTIVATIONS = ("relu", "clip")
 TORCHVISION = "torchvision:"
+RECTIFIED = (  # torchvision's families whose activations are all rectifiers, and nothing else stands in the way
+    "alexnet",
+    "densenet",
+    "googlenet",
+    "inception_v3",
+    "mnasnet",
+    "mobilenet_v2",
+    "regnet_x",
+    "resnet",
+    "resnext",
+    "shufflenet_v2",
+    "squeezenet",
+    "vgg",
+    "wide_resnet",
+)
 
 
 def architectures() -> tuple[str, ...]:
@@ -26,6 +41,11 @@ def architectures() -> tuple[str, ...]:
     ours = tuple(f"{name}-{activation}" for name in CIFAR_ARCHITECTURES for activation in ACTIVATIONS)
     theirs = tuple(TORCHVISION + name for name in models.list_models(module=models))
     return ours + theirs
+
+
+def convertible() -> tuple[str, ...]:
+    """Return those architectures that convert: all of ours, and torchvision's rectified families."""
+    return tuple(name for name in architectures() if name.removeprefix(TORCHVISION).startswith(RECTIFIED))
 
 
 def build(name: str, classes: int = 10, theta: float = 2.0) -> nn.Module:

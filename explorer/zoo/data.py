@@ -1,8 +1,8 @@
 """Where images come from: the embedded ones, a CIFAR-10 root, a folder of class folders, or loose pictures.
 
 Every source has two parts that share no image: `evaluation`, on which accuracy is measured, and `calibration`, on which
-thresholds are set. (Loose pictures, which give no accuracy, are both.) A source is a small frozen value; `load_images`
-reads it.
+thresholds are set. (Unlabelled pictures, which give no accuracy, are both; see `calibration_source`.) A source is a
+small frozen value; `load_images` reads it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ class LoosePictures:
     root: str
 
 
-DataSource = Embedded | Cifar10Root | ClassFolders | LoosePictures
+@dataclass(frozen=True)
+class UploadedPictures:
+    """Pictures given by name and content, which nobody has labelled."""
+
+    files: tuple[tuple[str, bytes], ...]
+
+
+DataSource = Embedded | Cifar10Root | ClassFolders | LoosePictures | UploadedPictures
 
 
 def data_source(text: str) -> DataSource:
@@ -74,12 +81,23 @@ def data_source(text: str) -> DataSource:
     )
 
 
+def calibration_source(source: DataSource, card: Card) -> DataSource:
+    """Return where calibration images should come from.
+
+    Unlabelled pictures are often few and of anything: a network that tells CIFAR-10's classes apart is calibrated on
+    CIFAR-10's training images instead.
+    """
+    loose = isinstance(source, LoosePictures | UploadedPictures)
+    return Embedded() if loose and card.classes == CLASSES else source
+
+
 def load_images(
     source: DataSource, card: Card, n: int | None = None, part: Part = "evaluation", seed: int = 0
 ) -> ImageSet:
     """Read the first n images of a source's part (all where None or fewer), at the card's size.
 
-    Class folders and CIFAR-10's training images are drawn by the seed, as many of each class as of any other.
+    Class folders and CIFAR-10's training images are drawn by the seed, as many of each class as of any other. Shown to
+    a network of other classes, the embedded images come without labels.
 
     Raises:
         DataError: nothing there, a broken picture, classes that are not the network's, n < 1.
@@ -96,14 +114,21 @@ def load_images(
         case LoosePictures(root):
             files = [(path.name, path) for path in pictures_in(Path(root), listing(Path(root)))]
             return read_pictures(files if n is None else files[:n], card, Path(root).name)
+        case UploadedPictures(given):
+            return read_pictures(given if n is None else given[:n], card)
     if n is not None:
         found = found.take(n)
-    labels = to_outputs(found.classes, card, found.name)[found.labels]
-    images = found.images
+    images, labels, note = found.images, found.labels, found.note
+    try:
+        labels = to_outputs(found.classes, card, found.name)[labels]
+    except DataError:
+        if not isinstance(source, Embedded):
+            raise
+        labels, note = None, f"{note}, unlabelled: {card.name} tells other classes apart"
     if images.shape[1] != card.input_size:
         check_count(len(images), card)
         images = np.stack([fit(Image.fromarray(image), card) for image in images])
-    return ImageSet(found.name, images, labels, card.classes, found.note)
+    return ImageSet(found.name, images, labels, card.classes, note)
 
 
 def embedded(part: Part = "evaluation", assets: Path = ASSETS) -> ImageSet:

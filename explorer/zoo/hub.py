@@ -34,13 +34,7 @@ def load_torchvision(name: str, on_progress: Progress | None = None) -> tuple[nn
         SpecError: torchvision has no such network, or keeps no weights for it.
         AssetError: the hub cannot be reached, or what came is damaged.
     """
-    import torchvision.models as models
-
-    try:
-        weights = models.get_model_weights(name).DEFAULT
-    except (AttributeError, ValueError) as error:
-        near = build(TORCHVISION + name, classes=1000)  # says so if there is no such network at all
-        raise SpecError(f"torchvision keeps no weights for {type(near).__name__}. Choose another network.") from error
+    weights = _weights(name)
     require_memory(12 * weights.meta["num_params"], name)
     net = build(TORCHVISION + name, classes=1000)
     if hasattr(net, "transform_input"):
@@ -48,6 +42,26 @@ def load_torchvision(name: str, on_progress: Progress | None = None) -> tuple[nn
     state = read_state(fetch(weights.url, on_progress))
     fit_state(net, state)
     return net.eval().requires_grad_(False), torchvision_card(name, weights)
+
+
+def fetch_torchvision(name: str, on_progress: Progress | None = None) -> Path:
+    """Return the path of a torchvision network's default weights, fetched first if they are not there yet.
+
+    Raises:
+        SpecError: torchvision has no such network, or keeps no weights for it.
+        AssetError: the hub cannot be reached, or what came is damaged.
+    """
+    return fetch(_weights(name).url, on_progress)
+
+
+def _weights(name: str) -> Any:
+    import torchvision.models as models
+
+    try:
+        return models.get_model_weights(name).DEFAULT
+    except (AttributeError, ValueError) as error:
+        near = build(TORCHVISION + name, classes=1000)  # says so if there is no such network at all
+        raise SpecError(f"torchvision keeps no weights for {type(near).__name__}. Choose another network.") from error
 
 
 def torchvision_card(name: str, weights: Any) -> Card:

@@ -53,7 +53,8 @@ class NetworkSource:
     """Which network, and what it expects; None keeps what its card says (own networks: CIFAR-10's preset).
 
     network: a shipped name, `torchvision:NAME`, an architecture of the zoo (with weights), `FILE.py:factory`, or a
-    whole program `FILE.pt2`. weights: a state dict file. classes: names of the outputs, in order.
+    whole program `FILE.pt2`. weights: a state dict file. classes: names of the outputs, in order. resize: the shorter
+    side, in pixels, before the centre crop to input_size; 0 means input_size itself.
     """
 
     network: str
@@ -62,6 +63,7 @@ class NetworkSource:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     classes: tuple[str, ...] | None = None
+    resize: int | None = None
 
 
 def open_network(
@@ -102,6 +104,13 @@ def open_network(
     return net, own_card(net, source, name)
 
 
+def class_list(text: str) -> tuple[str, ...]:
+    """Return the names in a text: one a line or, in a single line, separated by commas; blanks are left out."""
+    lines = text.strip().splitlines()
+    parts = lines if len(lines) > 1 else text.split(",")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
 def own_card(net: nn.Module, source: NetworkSource, name: str, preset: str = "CIFAR-10") -> Card:
     """Return a card for a network nobody has described, its outputs counted by running it once on noise.
 
@@ -116,7 +125,7 @@ def own_card(net: nn.Module, source: NetworkSource, name: str, preset: str = "CI
     card = Card(
         name=name,
         input_size=source.input_size or known.input_size,
-        resize=known.resize if source.input_size in (None, known.input_size) else 0,
+        resize=_resize(source, known),
         mean=source.mean or known.mean,
         std=source.std or known.std,
         classes=names if len(names) >= 2 else ("class 0", "class 1"),
@@ -128,6 +137,12 @@ def own_card(net: nn.Module, source: NetworkSource, name: str, preset: str = "CI
     if len(names) != outputs:
         names = tuple(f"class {i}" for i in range(outputs))
     return replace(card, classes=names, parameters=sum(p.numel() for p in net.parameters()))
+
+
+def _resize(source: NetworkSource, known: Preset | Card) -> int:
+    if source.resize is not None:
+        return source.resize
+    return known.resize if source.input_size in (None, known.input_size) else 0
 
 
 def _try_out(net: nn.Module, card: Card) -> Tensor:
@@ -158,11 +173,10 @@ def _changed(card: Card, source: NetworkSource) -> Card:
     """Return a pretrained network's card with what the visitor wants otherwise."""
     if source.classes and len(source.classes) != len(card.classes):
         raise SpecError(f"classes: {len(source.classes)} names given, but {card.name} has {len(card.classes)} outputs.")
-    size = source.input_size or card.input_size
     return replace(
         card,
-        input_size=size,
-        resize=card.resize if size == card.input_size else 0,
+        input_size=source.input_size or card.input_size,
+        resize=_resize(source, card),
         mean=source.mean or card.mean,
         std=source.std or card.std,
         classes=source.classes or card.classes,
