@@ -69,21 +69,31 @@ metrics[3].metric(
 )
 
 left, right = st.columns(2)
+note = f"One neuron at constant input: θ = {theta:.3g}, T = {T}, v_init = {v_init:.2f}, x = {x0:.3g}, inputs {kind}."
 with left:
-    chart(theory.staircase_figure(theta, T, v_init, x0), "theory_stairs", f"Staircase of {T} steps against the clip.")
-    chart(theory.error_figure(theta, T, v_init), "theory_error", f"Error against input; mean {mean:+.4f}.")
+    chart(
+        theory.staircase_figure(theta, T, v_init, x0),
+        "theory_stairs",
+        f"Staircase of {T} steps against the clip.",
+        note=note,
+    )
+    chart(theory.error_figure(theta, T, v_init), "theory_error", f"Error against input; mean {mean:+.4f}.", note=note)
 with right:
     before, after, fired = theory.step(x0, theta, T, v_init)
     trace = Trace("v(t)", np.full(T, x0), before, after, fired, theta, v_init * theta, float(np.clip(x0, 0, theta)))
     chart(
-        membrane_figure([trace]).update_layout(height=340), "theory_membrane", f"Membrane of this neuron: {n} spikes."
+        membrane_figure([trace]).update_layout(height=340),
+        "theory_membrane",
+        f"Membrane of this neuron: {n} spikes.",
+        note=note,
     )
     chart(
         theory.square_figure(sample, theta, T, v_init),
         "theory_square",
         f"Mean squared error against v_init; least at {best:.2f}.",
+        note=note,
     )
-chart(theory.density_figure(sample, theta), "theory_density", f"Distribution of inputs: {KINDS[kind]}.")
+chart(theory.density_figure(sample, theta), "theory_density", f"Distribution of inputs: {KINDS[kind]}.", note=note)
 st.caption(
     f"Assumptions: constant input in every step, T = {T}, θ = {theta:.3g}, {sample.size} evenly weighted inputs, nothing random."  # noqa: E501
 )

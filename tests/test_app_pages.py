@@ -79,7 +79,24 @@ def test_error_parts_add_up_and_controls_act():
     before = values(chart(at, "potentials")["data"][0]["y"])
     at.selectbox(key="set_layer").set_value("act1").run()
     assert not np.array_equal(values(chart(at, "potentials")["data"][0]["y"]), before)
-    assert len(chart(at, "worst")["data"][0]["x"]) >= 1 or chart(at, "worst")
+    assert len(values(chart(at, "worst")["data"][0]["x"])) == 10
+    before = values(chart(at, "channel_histogram")["data"][0]["z"])
+    at.number_input(key="set_channel").set_value(5).run()
+    assert not np.array_equal(values(chart(at, "channel_histogram")["data"][0]["z"]), before)
+    parts = [float(metric(at, name)) for name in ("clipping", "quantisation", "unevenness", "inherited")]
+    assert abs(sum(parts) - float(metric(at, "total"))) < 0.03 and any(parts)
+
+
+def test_the_channels_of_a_layer_make_up_its_errors():
+    from explorer.ui import compute
+
+    at = settle(open_app(page="rates_and_errors"))
+    layer = at.selectbox(key="set_layer").value
+    result = at.session_state["shown_result"].sites[layer]
+    one = [compute.channel(replace(SMALL, layer=layer, channel=c)) for c in range(len(result.channel_total))]
+    assert np.allclose([c.sums.total for c in one], result.channel_total, rtol=1e-4, atol=1e-2)
+    assert np.array_equal(sum(c.sums.histogram for c in one), result.histogram)
+    assert np.allclose([np.sum(c.rms**2) * c.images for c in one], result.channel_squared, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["v_init", "start", "percentile", "scale", "potential"])

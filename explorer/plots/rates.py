@@ -140,6 +140,9 @@ def potential_figure(counts: np.ndarray, edges: np.ndarray) -> go.Figure:
     )
     for x in (0.0, 1.0):
         figure.add_vline(x=x, line={"color": theme.GREY, "dash": "dash", "width": 1.2})
+    reached = np.cumsum(counts) / max(counts.sum(), 1)
+    first, last = int(np.searchsorted(reached, 0.001)), min(int(np.searchsorted(reached, 0.999)), len(counts) - 1)
+    figure.update_xaxes(range=[min(float(edges[first]), -0.5), max(float(edges[last + 1]), 1.5)])
     return figure
 
 

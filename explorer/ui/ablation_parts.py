@@ -102,7 +102,13 @@ def draw(view: frame.View, runs: explorer_parts.Runs, chosen: Plan | None) -> No
     shown = [explorer_parts.as_curve(name, result) for name, result in known]
     ann = known[0][1].ann_top1 if known and known[0][1].labelled else None
     figure = accuracy.accuracy_figure(shown, ann, log, accuracy.PUBLISHED if published else None, 420)
-    chart(figure, "accuracy", "Accuracy against time-steps for yours, both references and pins.")
+    images = min((result.images for _, result in known), default=0)
+    chart(
+        figure,
+        "accuracy",
+        "Accuracy against time-steps for yours, both references and pins.",
+        note=view.settings.note(images) + ". Bands: 95 % Wilson intervals.",
+    )
     frame.assumptions(view.settings, jobs)
     if ann is not None:
         st.subheader("Steps to within 1 % of the ANN")
@@ -141,9 +147,16 @@ def _ablation(chosen: Plan, jobs: list[Job]) -> None:
             chosen.values[1:], change, f"change of accuracy at T = {T} (percentage points), {what}"
         )
         alt = "Change of accuracy when one layer is changed."
-    chart(figure, f"ablation_{chosen.kind}", alt)
+    settings = jobs[0].settings
+    chart(figure, f"ablation_{chosen.kind}", alt, note=f"{KINDS[chosen.kind]} around {settings.note(done)}")
     low, high = wilson(results[0].hits[-1:], results[0].images)
     st.caption(
-        f"At least {done} images each, T up to {T}; the 95 % interval at the first setting is "
-        f"{100 * low[0]:.1f} to {100 * high[0]:.1f} %: differences inside it mean little. All runs see the same images."
+        f"At least {done} images each (the first of {settings.source}), T up to {T}, {_seed(chosen)}; around "
+        f"{settings.describe()}. The first setting's 95 % interval is {100 * low[0]:.1f} to {100 * high[0]:.1f} %: "
+        "differences inside it mean little. All runs see the same images."
     )
+
+
+def _seed(chosen: Plan) -> str:
+    seeds = {one.seed for one in chosen.settings if one.start != "constant"}
+    return f"seed {', '.join(map(str, sorted(seeds)))}" if seeds else "nothing random"

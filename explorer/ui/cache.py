@@ -182,6 +182,15 @@ def rasters(settings: Settings, neurons: int = 200) -> Any:
         return compute.rasters(settings, neurons)
 
 
+@st.cache_resource(max_entries=64, show_spinner=False)
+def channel(settings: Settings) -> Any:
+    """Return the errors of one channel, neuron by neuron; image, row and column do not matter."""
+    from explorer.ui import compute
+
+    with runner().turn():
+        return compute.channel(settings)
+
+
 @st.cache_resource(max_entries=8, show_spinner=False)
 def macs(network: str) -> Any:
     """Return multiply-accumulates per image by site."""

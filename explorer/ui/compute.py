@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from explorer.engine import analysis
 from explorer.engine.errors import DataError
 from explorer.plots.membrane import Trace
 from explorer.ui import cache
-from explorer.ui.recipes import conversion_spec, simulation_spec
+from explorer.ui.recipes import ERROR_IMAGES, conversion_spec, simulation_spec
 from explorer.ui.results import EDGES_A, EDGES_V, PARTS, Result, SiteSums, rate_edges
 from explorer.ui.settings import Settings
 
@@ -75,6 +76,36 @@ def add_errors(settings: Settings, result: Result, images: int, stop: Callable[[
     result.error_images = images
 
 
+@dataclass(frozen=True, eq=False)
+class Channel:
+    """One channel of a site over some images, errors in units of theta.
+
+    rms: [H, W] of the error at each place; parts: mean of each of its four parts, [H, W]; together they are the error.
+    """
+
+    sums: SiteSums
+    rms: np.ndarray
+    parts: dict[str, np.ndarray]
+    images: int
+
+
+def channel(settings: Settings) -> Channel:
+    """Return the errors of one channel (settings.layer, settings.channel), neuron by neuron, over the first images."""
+    images = min(ERROR_IMAGES, len(cache.images(settings.network, settings.source).images))
+    inputs = cache.inputs(settings.network, settings.source, 0, images)
+    snn, layer = convert(settings), settings.layer
+    simulation = engine.simulate(snn, inputs, simulation_spec(settings), store=cache.store())
+    whole = analysis.error_parts(snn, inputs, simulation, (layer,))[layer]
+    shape = whole.total.shape[:2] + (1,) * (4 - whole.total.dim()) + whole.total.shape[2:]
+    theta = torch.broadcast_to(snn.theta[layer], whole.total.shape[1:]).reshape(shape[1:])[settings.channel]
+    one = {name: getattr(whole, name).reshape(shape)[:, settings.channel] for name in ("a", "a_hat", "total", *PARTS)}
+    v_end = simulation.v_end[layer].reshape(shape)[:, settings.channel]
+    sums = _site_sums(SimpleNamespace(**one), theta, v_end, settings.T)
+    rms = ((one["total"] / theta) ** 2).mean(0).sqrt().float().numpy()
+    parts = {part: (one[part] / theta).mean(0).float().numpy() for part in PARTS}
+    return Channel(sums, rms, parts, images)
+
+
 def _site_sums(parts, theta: torch.Tensor, v_end: torch.Tensor, T: int) -> SiteSums:
     sums = SiteSums(T)
     total = (parts.total / theta).float()
@@ -92,9 +123,9 @@ def _site_sums(parts, theta: torch.Tensor, v_end: torch.Tensor, T: int) -> SiteS
         .reshape(sums.histogram.shape)
         .astype(np.float64)
     )
-    sums.potentials = np.histogram(np.clip((v_end / theta).float().numpy(), EDGES_V[0], EDGES_V[-1]), EDGES_V)[
-        0
-    ].astype(float)
+    left = (v_end / theta).float().numpy()
+    sums.below, sums.above = int((left < 0).sum()), int((left > 1).sum())
+    sums.potentials = np.histogram(np.clip(left, EDGES_V[0], EDGES_V[-1]), EDGES_V)[0].astype(float)
     axes = [0, *range(2, total.dim())]
     sums.channel_total, sums.channel_squared = total.sum(axes).numpy(), (total * total).sum(axes).numpy()
     sums.channel_n = total.numel() / total.shape[1]

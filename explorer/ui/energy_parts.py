@@ -66,6 +66,7 @@ def draw(view: frame.View) -> None:
         "memory, which often costs more, is left out; input spikes of a layer are counted at the mean rate of the "
         "layer before; the first layer's constant current is computed once by multiplication."
     )
+    note = view.settings.note(result.images) + f". Estimate: {MAC_PJ} pJ a MAC, {ADD_PJ} pJ an addition."
     left, right = st.columns(2)
     sites = list(result.spikes)
     with left:
@@ -75,7 +76,7 @@ def draw(view: frame.View) -> None:
             np.array([result.rate(s) * result.T for s in sites]),
             f"spikes per neuron in T = {result.T}",
         )
-        chart(figure, "sparsity", "Spikes per neuron by layer.")
+        chart(figure, "sparsity", "Spikes per neuron by layer.", note=note)
     with right:
         st.subheader("Additions against multiplications")
         figure = theme.new_figure(140 + 20 * len(macs), "operations per image (millions)", "")
@@ -93,7 +94,7 @@ def draw(view: frame.View) -> None:
                 hovertemplate="%{y}: %{x:.3f} million<extra>" + name + "</extra>",
             )
         figure.update_yaxes(autorange="reversed", automargin=True)
-        chart(figure, "operations", "Operations per layer of both networks.")
+        chart(figure, "operations", "Operations per layer of both networks.", note=note)
     st.subheader("Energy against time-steps and accuracy")
     known = sorted((job.result for job in jobs if job.result.images), key=lambda r: r.T)
     figure = theme.new_figure(340, "energy (µJ per image, estimated)", theme.ACCURACY)
@@ -117,4 +118,4 @@ def draw(view: frame.View) -> None:
     )
     figure.update_yaxes(range=[0, 105])
     figure.update_xaxes(rangemode="tozero")
-    chart(figure, "energy", f"Energy against accuracy; the ANN takes {ann:.1f} µJ.")
+    chart(figure, "energy", f"Energy against accuracy; the ANN takes {ann:.1f} µJ.", note=note)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import streamlit as st
 
 from explorer.plots import accuracy, rates
 from explorer.ui import cache, frame, state
 from explorer.ui.components import chart, equaliser
-from explorer.ui.explorer_parts import _effective, histogram
-from explorer.ui.results import EDGES_V, PARTS
+from explorer.ui.explorer_parts import _effective, histogram, staircase_start
+from explorer.ui.results import EDGES_A, EDGES_V, PARTS, rate_edges
 from explorer.ui.runner import Job
 from explorer.ui.settings import BY_NAME
 
@@ -81,6 +83,7 @@ def draw(view: frame.View) -> None:
         "parts",
         "Error per layer in four parts that add up. Click a bar to choose its layer.",
         on_click=lambda point: state.change(layer=str(point["custom"]), channel=0, row=0, column=0),
+        note=view.settings.note(result.error_images),
     )
     histogram(view, result)
     left, right = st.columns(2)
@@ -92,11 +95,10 @@ def draw(view: frame.View) -> None:
             "potentials",
             f"Distribution of v(T) / θ in {view.settings.layer}.",
         )
-        centres = (EDGES_V[1:] + EDGES_V[:-1]) / 2
-        share = sums.potentials / max(sums.potentials.sum(), 1)
         st.caption(
-            f"{100 * share[centres < 0].sum():.1f} % below 0 (sent more than received), {100 * share[centres > 1].sum():.1f} % "  # noqa: E501
-            "above θ (could not send it all: at most one spike a step). Beyond the axis counts in the last bar."
+            f"{100 * sums.below / sums.n:.1f} % below 0 (sent more than received), {100 * sums.above / sums.n:.1f} % "
+            "above θ (could not send it all: at most one spike a step). The axis leaves out the outermost 0.2 %: "
+            "press Autoscale in the chart's bar to see them."
         )
     with right:
         st.subheader("Worst channels")
@@ -111,10 +113,46 @@ def draw(view: frame.View) -> None:
             f"The ten worst channels of {view.settings.layer}.",
             on_click=lambda point: state.change(channel=int(str(point["y"]).split()[-1]), row=0, column=0),
         )
-        pages = st.session_state.get("pages", {})
-        if "membrane_lab" in pages:
-            st.page_link(
-                pages["membrane_lab"],
-                label=f"Open channel {view.settings.channel} in the membrane lab",
-                icon=":material/ssid_chart:",
-            )
+        st.caption("Click a bar to look into its channel below.")
+    if job.done:
+        _channel(view)
+
+
+def _channel(view: frame.View) -> None:
+    """Draw one channel's rates and its error by place; a click chooses the neuron, whose four causes are listed."""
+    s = view.settings
+    seen = cache.channel(replace(s.look(), layer=s.layer, channel=s.channel, images=16))
+    st.subheader(f"Inside channel {s.channel} of {s.layer}")
+    size = view.look.shapes[s.layer][0]
+    st.number_input(
+        "Channel", 0, size - 1, key=state.key("channel"), help=BY_NAME["channel"].help, persist_state="session"
+    )
+    left, right = st.columns(2)
+    note = f"{s.note(seen.images)}, {s.layer}, channel {s.channel}"
+    with left:
+        sums = seen.sums
+        chart(
+            rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(s.T), s.T, staircase_start(s)),
+            "channel_histogram",
+            f"Decoded rate against activation in channel {s.channel}.",
+            note=note,
+        )
+        st.caption(
+            f"{seen.images} images: mean error {100 * sums.mean:+.2f} % of θ, root mean square "
+            f"{100 * sums.mean_square**0.5:.2f} % of θ."
+        )
+    with right:
+        chart(
+            rates.map_figure(100 * seen.rms, "rms error (% of θ)", (s.row, s.column), 360),
+            "channel_map",
+            f"Error by place in channel {s.channel}. Click a cell to choose its neuron.",
+            on_click=lambda point: state.change(row=int(point["y"]), column=int(point["x"])),
+            note=note,
+        )
+    st.markdown(f"Mean error of the neuron at row {s.row}, column {s.column}, by cause (% of θ, {seen.images} images):")
+    shown = {part: float(values[s.row, s.column]) for part, values in seen.parts.items()}
+    for column, (part, value) in zip(st.columns(5), [*shown.items(), ("total", sum(shown.values()))], strict=True):
+        column.metric(part, f"{100 * value:+.2f}")
+    pages = st.session_state.get("pages", {})
+    if "membrane_lab" in pages:
+        st.page_link(pages["membrane_lab"], label="See this neuron in the membrane lab", icon=":material/ssid_chart:")

@@ -143,7 +143,12 @@ def curves(view: frame.View, asked: Runs) -> None:
     shown = [as_curve(name, result) for name, result in zip(names, results, strict=True) if result.images]
     figure = accuracy.accuracy_figure(shown, mine.ann_top1 if mine.images and mine.labelled else None)
     value = f"{100 * shown[0].top1[-1]:.1f} % for yours" if shown else "first images are being simulated"
-    chart(figure, "accuracy", f"Accuracy against time-steps with 95 % intervals: {value}.")
+    chart(
+        figure,
+        "accuracy",
+        f"Accuracy against time-steps with 95 % intervals: {value}.",
+        note=view.settings.note(mine.images),
+    )
     frame.assumptions(view.settings, jobs)
     histogram(view, mine)
 
@@ -157,12 +162,12 @@ def histogram(view: frame.View, mine: Result) -> None:
     left, right = st.columns(2)
     with left:
         st.subheader("Rate against activation")
-        v_init = view.settings.site(view.settings.layer)[1]
-        v_init = view.settings.v_init if v_init is None and view.settings.start == "constant" else v_init
+        start = staircase_start(view.settings)
         chart(
-            rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(mine.T), mine.T, v_init),
+            rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(mine.T), mine.T, start),
             "histogram",
             f"Decoded rate against activation in {view.settings.layer}.",
+            note=view.settings.note(mine.error_images),
         )
         st.caption(
             f"{view.settings.layer}, {mine.error_images} images: mean error {100 * sums.mean:+.2f} % of θ, root mean "
@@ -178,6 +183,7 @@ def histogram(view: frame.View, mine: Result) -> None:
             "layer_error",
             f"Error per layer; the largest is in {names[int(rms.argmax())]}. Click a bar to choose the layer.",
             on_click=lambda point: state.change(layer=str(point["custom"]), channel=0, row=0, column=0),
+            note=view.settings.note(mine.error_images),
         )
         st.caption(
             f"â − a in per cent of each layer's threshold, {mine.error_images} images. Click a bar to choose its layer."
@@ -190,7 +196,7 @@ def layers(view: frame.View, asked: Runs) -> None:
 
     settings, result = view.settings, asked.ask()[0].result
     st.subheader("Thresholds and potentials, layer by layer")
-    names = list(view.look.shapes)
+    names, known = list(view.look.shapes), result.sites
     calibrated = [float(np.mean(view.look.theta[name])) / (_effective(settings, name)[0]) for name in names]
     table = pd.DataFrame(
         {
@@ -200,14 +206,14 @@ def layers(view: frame.View, asked: Runs) -> None:
             "v_init": [
                 settings.site(name)[1] if settings.site(name)[1] is not None else settings.v_init for name in names
             ],
-            "rate": [result.rate(name) if result.images else None for name in names],
-            "error": [100 * result.sites[name].mean_square ** 0.5 if name in result.sites else None for name in names],
+            "rate": [result.rate(name) if result.images else np.nan for name in names],
+            "error": [100 * known[name].mean_square ** 0.5 if name in known else np.nan for name in names],
         }
     )
-    key = (
-        f"layers_{hash((settings.sites, settings.scale, settings.v_init, settings.network)) & 0xFFFFFF:x}"
-        f"_{st.session_state.get('table_version', 0)}"
-    )
+    if st.session_state.get("table_sites") != settings.sites:
+        _renew_table()  # layers were changed elsewhere: what was typed here before must not hide that
+    key = f"layers_{settings.network}_{st.session_state['table_version']}"
+    st.session_state["table_sites"] = settings.sites
     number = st.column_config.NumberColumn
     st.data_editor(
         table,
@@ -232,9 +238,20 @@ def layers(view: frame.View, asked: Runs) -> None:
     row.button("Forget pins", key="unpin", disabled=not state.pins(), on_click=state.unpin)
 
 
+def staircase_start(settings: Settings) -> float | None:
+    """Return v_init of the chosen layer, for its staircase; None where it is random."""
+    v_init = settings.site(settings.layer)[1]
+    return settings.v_init if v_init is None and settings.start == "constant" else v_init
+
+
 def _effective(settings: Settings, name: str) -> tuple[float, float]:
     scale, v_init = settings.site(name)
     return (settings.scale if scale is None else scale), (settings.v_init if v_init is None else v_init)
+
+
+def _renew_table() -> None:
+    """Have the next table start without the cells typed so far."""
+    st.session_state["table_version"] = st.session_state.get("table_version", 0) + 1
 
 
 def _edited(key: str, names: tuple[str, ...]) -> None:
@@ -252,10 +269,13 @@ def _edited(key: str, names: tuple[str, ...]) -> None:
                 check_v_init(cells["v_init"], f"{name}, v_init")
         except SpecError as error:
             state.say(str(error))
-            st.session_state["table_version"] = st.session_state.get("table_version", 0) + 1
+            _renew_table()
             continue
+        if None in cells.values():
+            _renew_table()  # an emptied cell follows the whole network again and shows its value
         settings = settings.with_site(name, cells.get("scale", scale), cells.get("v_init", v_init))
     state.change(sites=settings.sites)
+    st.session_state["table_sites"] = state.current().sites
 
 
 def export(view: frame.View, asked: Runs, more: list[Settings] | None = None) -> None:

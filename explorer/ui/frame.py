@@ -120,7 +120,7 @@ def assumptions(settings: Settings, jobs: list[Job]) -> None:
     device = next((result.device for result in results if result.device), "")
     seed = f" · seed {settings.seed}" if settings.start != "constant" else ""
     status = (
-        f":material/sync: refining, {min(job.result.images for job in running)} of {running[0].goal} images"
+        f":material/sync: refining, {min(job.result.images for job in running)} of {running[0].goal} images{_ahead()}"
         if running
         else ":material/check: complete"
     )
@@ -138,6 +138,11 @@ def assumptions(settings: Settings, jobs: list[Job]) -> None:
             "lower the threshold scale there, raise v_init, or take more time-steps.",
             icon=":material/volume_off:",
         )
+
+
+def _ahead() -> str:
+    n = cache.runner().ahead(owner())
+    return f", {n} run{'s' if n > 1 else ''} of other visitors ahead of yours" if n else ""
 
 
 def live(jobs: list[Job], draw) -> None:

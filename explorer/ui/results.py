@@ -11,7 +11,7 @@ import numpy as np
 
 PARTS = ("clipping", "quantisation", "unevenness", "inherited")
 EDGES_A = np.linspace(0.0, 1.5, 61)
-EDGES_V = np.linspace(-2.0, 3.0, 101)
+EDGES_V = np.linspace(-20.0, 20.0, 801)
 
 
 def rate_edges(T: int) -> np.ndarray:
@@ -22,7 +22,11 @@ def rate_edges(T: int) -> np.ndarray:
 
 @dataclass(eq=False)
 class SiteSums:
-    """Sums of one site over images and neurons; errors in units of the site's threshold."""
+    """Sums of one site over images and neurons; errors in units of the site's threshold.
+
+    potentials: counts of v(T) / theta by EDGES_V, what lies beyond in the outer bins. below, above: neurons with
+    v(T) < 0 and with v(T) > theta.
+    """
 
     T: int
     n: int = 0
@@ -32,6 +36,8 @@ class SiteSums:
     squared_parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     histogram: np.ndarray = field(init=False)
     potentials: np.ndarray = field(default_factory=lambda: np.zeros(len(EDGES_V) - 1))
+    below: int = 0
+    above: int = 0
     channel_n: float = 0.0
     channel_squared: np.ndarray = field(default_factory=lambda: np.zeros(1))
     channel_total: np.ndarray = field(default_factory=lambda: np.zeros(1))

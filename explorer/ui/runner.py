@@ -98,6 +98,13 @@ class Runner:
         job.goal = settings.images
         return job
 
+    def ahead(self, owner: str) -> int:
+        """Return how many runs of other visitors come before this visitor's next slice."""
+        with self._news:
+            open_jobs = [job for job in self._jobs.values() if job.wanted and not job.done]
+            mine = [job.result.images for job in open_jobs if owner in job.wanted]
+            return sum(owner not in job.wanted and job.result.images <= min(mine) for job in open_jobs) if mine else 0
+
     def wait(self, jobs: list[Job], seconds: float) -> None:
         """Wait until one of the runs has news or all are done, at most this long."""
         seen = [(job.result.images, job.result.error_images) for job in jobs]

@@ -175,6 +175,16 @@ class Settings:
         layers = "" if not self.sites else f", {len(self.sites)} layers changed"
         return f"{keys.label(self.network)}, {rule}{per}{scale}, {v_init}{layers}"
 
+    def note(self, images: int | None = None) -> str:
+        """Return the line a figure is exported with: all settings, and the images or the one neuron it shows."""
+        layers = ", ".join(
+            name + ("" if scale is None else f" θ × {scale:g}") + ("" if v_init is None else f" v_init {v_init:g}")
+            for name, scale, v_init in self.sites
+        )
+        neuron = f", {self.layer}, channel {self.channel}, row {self.row}, column {self.column}" if self.layer else ""
+        shown = f"image {self.image}{neuron}" if images is None else f"{images} images"
+        return f"{self.describe()}{f' ({layers})' if layers else ''}, T = {self.T}; {self.source}: {shown}"
+
 
 def _clamp_share(value: Any, span: tuple[float, float]) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

@@ -76,11 +76,17 @@ class Recipe:
 
 RECIPES = {
     "resnet20-relu": Recipe("resnet20", "relu", cycles=(Cycle(30, 0.2), Cycle(8, 0.05)), average_ends=True),
-    "resnet20-clip": Recipe("resnet20", "clip", cycles=(Cycle(36, 0.1),), start_from="resnet20-relu"),
+    "resnet20-clip": Recipe(
+        "resnet20", "clip", cycles=(Cycle(36, 0.1), Cycle(8, 0.05)), start_from="resnet20-relu", average_ends=True
+    ),
     "vgg16-clip": Recipe(
         "vgg16",
         "clip",
-        cycles=(Cycle(18, 0.1, small_epochs=8, theta_decay=5e-3), Cycle(20, 0.1, small_epochs=9)),
+        cycles=(
+            Cycle(18, 0.1, small_epochs=8, theta_decay=5e-3),
+            Cycle(20, 0.1, small_epochs=9),
+            Cycle(16, 0.1, small_epochs=6),
+        ),
         label_smoothing=0.05,
         weights="float16",
     ),

@@ -17,6 +17,7 @@ import plotly
 import plotly.graph_objects as go
 import streamlit as st
 
+from explorer.ui import link, state
 from explorer.ui.components.source import source
 
 STATIC = Path(__file__).resolve().parents[2] / "static"
@@ -57,14 +58,32 @@ def preload() -> None:
         _CHART(key="library", data={"library": address}, height="content")
 
 
-def chart(figure: go.Figure, key: str, alt: str, on_click: Callable[[dict[str, Any]], None] | None = None) -> None:
-    """Show a figure; alt says what to see. on_click gets the clicked point (x, y, z, curve, custom) before the rerun."""  # noqa: E501
+def chart(
+    figure: go.Figure,
+    key: str,
+    alt: str,
+    on_click: Callable[[dict[str, Any]], None] | None = None,
+    note: str | None = None,
+) -> None:
+    """Show a figure; alt says what to see. on_click gets the clicked point (x, y, z, curve, custom) before the rerun.
+
+    Exported files carry alt as their title and note, the settings line, below it (None: the settings on screen).
+    """
     address = serve_plotly()
     if address is None:
         st.plotly_chart(figure, key=f"{key}_plain", theme="streamlit", alt=alt)
         return
     height = int(figure.layout.height or 360)
-    data = {"figure": figure.to_json(), "library": address, "alt": alt, "height": height, "name": key}
+    settings = state.last_good() or state.current()
+    data = {
+        "figure": figure.to_json(),
+        "library": address,
+        "alt": alt,
+        "height": height,
+        "name": key,
+        "note": settings.note() if note is None else note,
+        "view": f"?{link.PARAMETER}={link.encode(settings)}",
+    }
 
     def clicked() -> None:
         point = st.session_state[key].get("clicked")
