@@ -160,9 +160,11 @@ def _own_network(names: list[str]) -> None:
 
     if "own_size" not in session:
         fill()
-    architecture = st.selectbox(
+    left, right = st.columns(2)
+    architecture = left.selectbox(
         "Architecture", names, key="own_architecture", on_change=guess, help="As it was when the weights were saved."
     )
+    right.selectbox("Trained on", list(PRESETS), key="own_preset", on_change=fill, help="Fills in the fields below.")
     file = st.file_uploader(
         "Weights",
         list(uploads.NETWORK_TYPES),
@@ -170,7 +172,6 @@ def _own_network(names: list[str]) -> None:
         max_upload_size=uploads.NETWORK_MIB,
         help=f"torch.save(model.state_dict(), path) or safetensors, at most {uploads.NETWORK_MIB} MiB.",
     )
-    st.selectbox("Trained on", list(PRESETS), key="own_preset", on_change=fill, help="Fills in the three fields below.")
     size, mean, std = st.columns([1, 2, 2])
     pixels = size.number_input("Input size (pixels)", 4, 1024, key="own_size")
     means = mean.text_input("Mean", key="own_mean", help="Per channel, of pixels scaled to 0..1.")
@@ -226,9 +227,8 @@ def _images_dialog() -> None:
             help=f"At most {uploads.PICTURES_MAX}, {uploads.PICTURE_MIB} MiB each, {uploads.PICTURES_MIB} MiB in all.",
         )
         if st.button("Use these pictures", key="own_pictures_load", type="primary", disabled=not files) and files:
-            card = _card()
-            given = [(file.name, file.getvalue()) for file in files]
-            key = card and _try("Reading the pictures…", lambda _: uploads.keep_pictures(given, card))
+            network, given = state.current().network, [(file.name, file.getvalue()) for file in files]
+            key = _try("Reading the pictures…", lambda _: uploads.keep_pictures(given, cache.loaded(network).card))
             if key:
                 _choose("source", key)
     with folder:
@@ -241,11 +241,6 @@ def _images_dialog() -> None:
             network = state.current().network
             if _try("Reading the folder…", lambda _: cache.images(network, path)) is not None:
                 _choose("source", path)
-
-
-def _card() -> Any:
-    found = _try("Asking the network for its input size…", lambda _: cache.loaded(state.current().network))
-    return found and found.card
 
 
 @st.dialog("What the conversion does to this network", width="large", icon=":material/lab_profile:", on_dismiss=_close)

@@ -53,7 +53,7 @@ class Field:
 
 
 TABLE = (
-    Field("network", "Network", "resnet20-relu", "The network that is converted. “More networks” takes your own."),
+    Field("network", "Network", "resnet20-relu", "The network that is converted. “More…” takes your own."),
     Field(
         "source",
         "Images",

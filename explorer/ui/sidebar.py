@@ -80,13 +80,20 @@ def _presets() -> None:
 
 def _network() -> None:
     _named("network", cache.names(), {}, on_change=lambda: state.change(sites=(), layer=""))
-    row = st.container(horizontal=True)
-    for name, label, icon, help in (
-        ("network", "More networks…", ":material/upload_file:", "Your own weights, or another of torchvision's."),
-        ("report", "Report…", ":material/lab_profile:", "What the conversion does to each part of this network."),
+    for column, (name, label, icon, help) in zip(
+        st.columns(2),
+        (
+            ("network", "More…", ":material/upload_file:", "Your own weights, or another of torchvision's networks."),
+            ("report", "Report…", ":material/lab_profile:", "What the conversion does to each part of this network."),
+        ),
     ):
-        row.button(
-            label, icon=icon, key=f"open_{name}", help=help, on_click=lambda name=name: dialogs.open_dialog(name)
+        column.button(
+            label,
+            icon=icon,
+            key=f"open_{name}",
+            help=help,
+            width="stretch",
+            on_click=lambda name=name: dialogs.open_dialog(name),
         )
 
 

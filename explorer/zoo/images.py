@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from explorer.engine.errors import DataError
@@ -82,6 +82,8 @@ def read_picture(source: Path | bytes, card: Card, name: str = "") -> np.ndarray
                 )
             upright = ImageOps.exif_transpose(picture)
             return fit(_to_rgb(upright, name), card)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: not a readable picture (unknown format). Save it again as PNG or JPEG.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{name}: not a readable picture ({error or type(error).__name__}). Save it again as PNG or JPEG."

@@ -1,0 +1,111 @@
+"""Uploads in a real browser: bad files are explained, good ones replace the network and the images."""
+
+import io
+
+import pytest
+import torch
+
+from explorer.ui import link
+from explorer.ui.settings import Settings
+from explorer.zoo.registry import load
+from tests import browser_help as help
+from tests.pictures import picture
+
+SMALL = f"?{link.PARAMETER}={link.encode(Settings(images=16, T=8))}"
+
+
+@pytest.fixture(scope="module")
+def address():
+    with help.app_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with help.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(browser, request):
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=request.param)
+    page = context.new_page()
+    failures = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.mode = request.param
+    yield page
+    context.close()
+    assert not failures
+
+
+def file(name: str, content: bytes) -> dict:
+    """Return a file as Playwright takes it."""
+    return {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+
+
+def give(page, *files: dict) -> None:
+    """Put files into the window's upload field and wait until they are there."""
+    dialog = page.get_by_role("dialog")
+    dialog.locator("input[type=file]").first.set_input_files(list(files))
+    dialog.get_by_text(files[-1]["name"]).first.wait_for(timeout=help.WAIT)
+
+
+def shot(page, name: str) -> None:
+    """Save a screenshot of the window over the page."""
+    help.SHOTS.mkdir(exist_ok=True)
+    page.wait_for_timeout(600)  # its opening is animated
+    page.screenshot(path=help.SHOTS / f"{name}-{page.mode}.png")
+
+
+def test_a_bad_file_then_a_good_one_then_pictures(address, page):
+    out = io.BytesIO()
+    torch.save({"state_dict": load("resnet20-relu")[0].state_dict()}, out)
+    good = out.getvalue()
+    help.open_page(page, address + "/" + SMALL)
+    help.until_done(page)
+    trace = help.line(page, "Membrane")
+
+    page.get_by_role("button", name="More…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Nothing in the file is executed").wait_for(timeout=help.WAIT)
+    shot(page, "own-network")
+    give(page, file("half.pth", good[: len(good) // 2]))
+    dialog.get_by_role("button", name="Load and use").click()
+    dialog.get_by_text("half.pth: truncated").wait_for(timeout=help.WAIT)
+    shot(page, "own-network-bad")
+    assert help.line(page, "Membrane") == trace, "the last good result stays"
+
+    dialog.get_by_role("button", name="Remove").first.click()
+    give(page, file("mine.pth", good))
+    dialog.get_by_role("button", name="Load and use").click()
+    dialog.wait_for(state="detached", timeout=help.WAIT)
+    page.get_by_text("mine.pth (resnet20-relu), p99.9").first.wait_for(timeout=help.WAIT)
+    help.until_done(page)
+    assert help.line(page, "Membrane") == trace, "the same weights give the same trace"
+
+    page.get_by_role("button", name="Report…").click()
+    dialog.get_by_text("19 sites with").wait_for(timeout=help.WAIT)
+    shot(page, "report")
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached", timeout=help.WAIT)
+
+    page.get_by_text("Images and device").click()
+    page.get_by_role("button", name="Your own images").click()
+    give(page, file("notes.png", b"hello"))
+    dialog.get_by_role("button", name="Use these pictures").click()
+    dialog.get_by_text("notes.png: not a readable picture").wait_for(timeout=help.WAIT)
+    shot(page, "own-pictures-bad")
+    dialog.get_by_role("button", name="Remove").first.click()
+    give(
+        page,
+        *(
+            file(f"{name}.png", picture(colour=colour))
+            for name, colour in (("red", (220, 30, 30)), ("sea", (0, 90, 180)))
+        ),
+    )
+    dialog.get_by_role("button", name="Use these pictures").click()
+    page.get_by_text("2 evaluation images (2 pictures)").first.wait_for(timeout=help.WAIT)
+    page.get_by_text("SNN agrees with ANN").first.wait_for(timeout=help.WAIT)
+    page.locator(help.chart(page, "Error per layer") + "[data-painted]").wait_for(timeout=help.WAIT)
+    help.shoot(page, f"own-pictures-{page.mode}")
+    assert page.locator(".stException").count() == 0
