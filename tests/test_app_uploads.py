@@ -158,6 +158,7 @@ def test_pictures_show_agreement_and_are_named(weights):
     settle(at)
     assert not at.error and "5 evaluation images (5 pictures)" in text(at)
     assert metric(at, "SNN agrees with ANN") and metric(at, "ANN top-1") == "no labels"
+    assert chart(at, "accuracy")["layout"]["yaxis"]["title"]["text"] == "agreement with the ANN (%)"
     assert at.selectbox(key="set_source").value.startswith(keys.PREFIX)
     at = settle(upload_network(at, "net.pth", weights))
     assert not at.error and "5 evaluation images (5 pictures)" in text(at), "decoded anew for another network"
@@ -176,6 +177,17 @@ def test_bad_pictures_are_explained_and_the_last_good_result_stays(files, words)
     upload_pictures(at, files)
     assert words in errors(at) and at.selectbox(key="set_source").value == "embedded"
     assert chart(at, "membrane")
+
+
+@pytest.mark.parametrize("page", ["membrane_lab", "rates_and_errors", "accuracy_and_ablation", "energy"])
+def test_every_page_takes_pictures_without_labels(page):
+    card = load("resnet20-relu")[1]
+    at = open_app(replace(QUICK, source=uploads.keep_pictures(photographs(5), card)), page)
+    settle(at)
+    assert not at.error and not at.exception and at.get("plotly_chart")
+    if page == "energy":
+        snn, ann = chart(at, "energy")["data"]
+        assert max(values(snn["y"])) > 0 and list(values(ann["y"])) == [100]
 
 
 def test_grey_pictures_are_taken():

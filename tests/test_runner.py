@@ -32,3 +32,9 @@ def test_visitors_with_equal_settings_share_a_run(runner):
     first = runner.want("me", [Settings()])
     assert runner.want("other", [replace(Settings(), channel=3)]) == first
     assert runner.ahead("me") == 0 and first[0].wanted == {"me", "other"}
+
+
+def test_a_run_is_done_when_there_are_no_more_images_however_many_are_asked_for(runner):
+    job = runner.want("me", [Settings(images=64)])[0]
+    job.available, job.result.images = 5, 5
+    assert runner.want("me", [Settings(images=64)])[0].done and job.goal == 5

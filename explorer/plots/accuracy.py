@@ -18,13 +18,17 @@ PUBLISHED = {
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Accuracy of one setting: top1, low, high have shape [T], in 0..1; n images were counted."""
+    """Accuracy of one setting: top1, low, high have shape [T], in 0..1; n images were counted.
+
+    Where nobody labelled the images, they are agreement with the ANN.
+    """
 
     name: str
     top1: np.ndarray
     low: np.ndarray
     high: np.ndarray
     n: int
+    labelled: bool = True
 
 
 def accuracy_figure(
@@ -34,8 +38,12 @@ def accuracy_figure(
     published: Mapping[str, Mapping[int, float]] | None = None,
     height: int = 360,
 ) -> go.Figure:
-    """Draw top-1 accuracy (%) against T, one line per setting with its 95 % band; ann in 0..1 as a horizontal line."""
-    figure = theme.new_figure(height, "time-steps T", theme.ACCURACY)
+    """Draw top-1 accuracy (%) against T, one line per setting with its 95 % band; ann in 0..1 as a horizontal line.
+
+    Published figures are left out where there are no labels.
+    """
+    labelled = all(curve.labelled for curve in curves)
+    figure = theme.new_figure(height, "time-steps T", theme.ACCURACY if labelled else theme.AGREEMENT)
     for i, curve in enumerate(curves):
         colour, dash = theme.COLORWAY[i % 4], theme.DASHES[(i // 4 + i) % 4]
         t = np.arange(1, len(curve.top1) + 1)
@@ -63,7 +71,7 @@ def accuracy_figure(
             hovertemplate="T = %{x}<br>%{y:.1f} % (95 %: %{customdata[0]:.1f} to %{customdata[1]:.1f})"
             f"<br>{curve.n} images<extra>{curve.name}</extra>",
         )
-    for i, (name, points) in enumerate((published or {}).items()):
+    for i, (name, points) in enumerate((published if labelled and published else {}).items()):
         figure.add_scatter(
             x=list(points),
             y=list(points.values()),

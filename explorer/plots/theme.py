@@ -23,6 +23,7 @@ CURRENT = "input current x (activation units)"
 ACTIVATION = "ANN activation a (activation units)"
 DECODED = "decoded â = θ n / T (activation units)"
 ACCURACY = "top-1 accuracy (%)"
+AGREEMENT = "agreement with the ANN (%)"
 SHARE_A = "ANN activation a / θ"
 SHARE_DECODED = "decoded rate n / T (spikes per step)"
 

@@ -47,13 +47,11 @@ def advance(settings: Settings, result: Result, begin: int, end: int, stop: Call
     simulation = engine.simulate(snn, inputs, simulation_spec(settings, quiet), store=cache.store(), stop=stop)
     ann = snn.network.forward(inputs).argmax(1)
     top = simulation.logits.argmax(2)
-    if chosen.labels is not None:
-        labels = torch.from_numpy(np.asarray(chosen.labels[begin:end]))
-        result.hits += (top == labels).sum(1).numpy()
-        result.ann_hits += int((ann == labels).sum())
-        result.wrong += [begin + int(i) for i in torch.nonzero(top[-1] != labels).flatten()]
     result.labelled = chosen.labels is not None
-    result.agree += (top == ann).sum(1).numpy()
+    expected = torch.from_numpy(np.asarray(chosen.labels[begin:end])) if result.labelled else ann
+    result.hits += (top == expected).sum(1).numpy()
+    result.ann_hits += int((ann == expected).sum())
+    result.wrong += [begin + int(i) for i in torch.nonzero(top[-1] != expected).flatten()]
     for site in snn.network.sites:
         result.spikes[site.name] = result.spikes.get(site.name, 0) + int(simulation.spike_totals[site.name])
         result.neurons[site.name] = int(np.prod(site.shape))

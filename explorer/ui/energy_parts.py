@@ -97,7 +97,9 @@ def draw(view: frame.View) -> None:
         chart(figure, "operations", "Operations per layer of both networks.", note=note)
     st.subheader("Energy against time-steps and accuracy")
     known = sorted((job.result for job in jobs if job.result.images), key=lambda r: r.T)
-    figure = theme.new_figure(340, "energy (µJ per image, estimated)", theme.ACCURACY)
+    figure = theme.new_figure(
+        340, "energy (µJ per image, estimated)", theme.ACCURACY if result.labelled else theme.AGREEMENT
+    )
     figure.add_scatter(
         x=[energy(macs, r) for r in known],
         y=[100 * r.top1[-1] for r in known],

@@ -107,9 +107,8 @@ def runs(view: frame.View) -> Runs:
 
 def as_curve(name: str, result: Result) -> accuracy.Curve:
     """Return a run's accuracy with its interval, ready to draw; agreement with the ANN where there are no labels."""
-    hits = result.hits if result.labelled else result.agree
-    low, high = wilson(hits, result.images)
-    return accuracy.Curve(name, hits / max(result.images, 1), low, high, result.images)
+    low, high = wilson(result.hits, result.images)
+    return accuracy.Curve(name, result.top1, low, high, result.images, result.labelled)
 
 
 def curves(view: frame.View, asked: Runs) -> None:
@@ -125,12 +124,11 @@ def curves(view: frame.View, asked: Runs) -> None:
         )
         mine = before
     if mine.images:
-        hits = mine.hits if mine.labelled else mine.agree
-        low, high = wilson(hits[-1:], mine.images)
+        low, high = wilson(mine.hits[-1:], mine.images)
         columns = st.columns(4)
         columns[0].metric(
             "SNN top-1" if mine.labelled else "SNN agrees with ANN",
-            f"{100 * hits[-1] / mine.images:.1f} %",
+            f"{100 * mine.top1[-1]:.1f} %",
             help=f"95 % interval: {100 * low[0]:.1f} to {100 * high[0]:.1f} %",
         )
         columns[1].metric("ANN top-1", f"{100 * mine.ann_top1:.1f} %" if mine.labelled else "no labels")

@@ -93,15 +93,19 @@ def _source_text(source: Any) -> str:
 
 
 def curve_csv(results: dict[str, Result]) -> str:
-    """Return accuracy against T as CSV: one line per run and step, shares in 0..1."""
+    """Return accuracy (without labels: agreement with the ANN) against T as CSV: a line per run and step, in 0..1."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["run", "T", "images", "top1", "low95", "high95", "ann_top1"])
+    writer.writerow(["run", "T", "images", "top1", "low95", "high95", "ann_top1", "labelled"])
     for name, result in results.items():
         low, high = wilson(result.hits, result.images)
         for t in range(result.T if result.images else 0):
             writer.writerow(
-                [name, t + 1, result.images, *(f"{x:.6f}" for x in (result.top1[t], low[t], high[t], result.ann_top1))]
+                [
+                    *(name, t + 1, result.images),
+                    *(f"{x:.6f}" for x in (result.top1[t], low[t], high[t], result.ann_top1)),
+                    result.labelled,
+                ]
             )
     return out.getvalue()
 
@@ -113,6 +117,7 @@ def settings_json(settings: Settings, results: dict[str, Result]) -> str:
             "images": r.images,
             "top1": [round(float(x), 6) for x in r.top1],
             "ann_top1": r.ann_top1,
+            "labelled": r.labelled,
             "spikes_per_neuron": r.spikes_per_neuron,
         }
         for name, r in results.items()

@@ -62,14 +62,17 @@ class SiteSums:
 
 @dataclass(eq=False)
 class Result:
-    """What is known so far about one run. hits[t - 1] counts the images right after t steps; ann_hits the ANN's."""
+    """What is known so far about one run.
+
+    hits[t - 1] counts the images right after t steps, ann_hits the ANN's; where nobody labelled the images, the class
+    that the ANN gives counts as right, so that all shares are agreement with the ANN. wrong: those not right after T.
+    """
 
     T: int
     images: int = 0
     labelled: bool = True
     hits: np.ndarray = field(init=False)
     ann_hits: int = 0
-    agree: np.ndarray = field(init=False)
     spikes: dict[str, int] = field(default_factory=dict)
     neurons: dict[str, int] = field(default_factory=dict)
     theta: dict[str, float] = field(default_factory=dict)
@@ -81,7 +84,6 @@ class Result:
 
     def __post_init__(self) -> None:
         self.hits = np.zeros(self.T, np.int64)
-        self.agree = np.zeros(self.T, np.int64)
 
     @property
     def top1(self) -> np.ndarray:

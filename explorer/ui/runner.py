@@ -25,10 +25,14 @@ KEEP = 300
 
 @dataclass(eq=False)
 class Job:
-    """One run: its recipe, how many images it should see, whether errors are asked for, and what is known so far."""
+    """One run: its recipe, how many images it should see, whether errors are asked for, and what is known so far.
+
+    available: how many images there are, once that is known.
+    """
 
     settings: Settings
     goal: int
+    available: int | None = None
     result: Result = field(init=False)
     error: str | None = None
     errors: bool = False
@@ -95,7 +99,7 @@ class Runner:
         if job is None or (job.error is not None and not job.wanted):
             job = self._jobs[key] = Job(settings.look(), settings.images)
         self._jobs.move_to_end(key)
-        job.goal = settings.images
+        job.goal = settings.images if job.available is None else min(settings.images, job.available)
         return job
 
     def ahead(self, owner: str) -> int:
@@ -147,8 +151,8 @@ class Runner:
         from explorer.ui import cache, compute
 
         try:
-            goal = min(job.goal, len(cache.images(job.settings.network, job.settings.source).images))
-            job.goal = goal
+            job.available = len(cache.images(job.settings.network, job.settings.source).images)
+            goal = job.goal = min(job.goal, job.available)
             done = job.result.images
             if done and job.lacks_errors:
                 result = copy.deepcopy(job.result)

@@ -183,7 +183,7 @@ class Settings:
         )
         neuron = f", {self.layer}, channel {self.channel}, row {self.row}, column {self.column}" if self.layer else ""
         shown = f"image {self.image}{neuron}" if images is None else f"{images} images"
-        return f"{self.describe()}{f' ({layers})' if layers else ''}, T = {self.T}; {self.source}: {shown}"
+        return f"{self.describe()}{f' ({layers})' if layers else ''}, T = {self.T}; {keys.label(self.source)}: {shown}"
 
 
 def _clamp_share(value: Any, span: tuple[float, float]) -> float | None:
