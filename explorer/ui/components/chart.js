@@ -152,10 +152,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
       node.querySelector(".waiting")?.remove();
       const layout = dress(figure.layout, node);
       layout.autosize = true;
-      const config = { responsive: true, displaylogo: false, modeBarButtonsToAdd: buttons(state),
-                       modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage"] };
-      const drawn = state.figure ? Plotly.react(node, figure.data, layout, config)
-                                 : Plotly.newPlot(node, figure.data, layout, config);
+      // The same object every time: Plotly draws anew, and forgets the zoom, when a configuration differs.
+      state.config ??= { responsive: true, displaylogo: false, modeBarButtonsToAdd: buttons(state),
+                         modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage"] };
+      const drawn = state.figure ? Plotly.react(node, figure.data, layout, state.config)
+                                 : Plotly.newPlot(node, figure.data, layout, state.config);
       const first = !state.figure;
       state.figure = figure;
       drawn.then(() => {
