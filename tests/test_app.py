@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from explorer.ui import link
 from explorer.ui.settings import Settings
-from tests.app_help import SMALL, chart, errors, metric, open_app, settle, values
+from tests.app_help import ROOT, SMALL, chart, errors, metric, open_app, settle, values
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +204,18 @@ def test_exported_script_reproduces_the_number(tmp_path):
     assert done.returncode == 0, done.stderr
     shown = float(metric(at, "SNN top-1").removesuffix(" %"))
     assert abs(100 * float(done.stdout.split()[1]) - shown) < 0.06
+
+
+def test_a_link_can_hide_controls_on_every_page():
+    at = AppTest.from_file(str(ROOT / "explorer" / "app.py"), default_timeout=120)
+    at.query_params[link.PARAMETER] = link.encode(replace(SMALL, v_init=0.25))
+    at.query_params[link.HIDE] = "thresholds,potential,nonsense"
+    at.run()
+    for page in (None, "rates_and_errors"):
+        if page:
+            at.switch_page(f"../pages/{page}.py").run()
+        shown = {slider.key for slider in at.slider}
+        assert "set_T" in shown and not shown & {"set_v_init", "set_scale"}
+        assert any("v_init 0.25" in caption.value for caption in at.caption)
+    at.multiselect(key="hide_in_link").set_value(["tour"]).run()
+    assert any("&hide=tour" in code.value for code in at.code)

@@ -96,9 +96,9 @@ def draw(view: frame.View) -> None:
             f"Distribution of v(T) / θ in {view.settings.layer}.",
         )
         st.caption(
-            f"{100 * sums.below / sums.n:.1f} % below 0 (sent more than received), {100 * sums.above / sums.n:.1f} % "
-            "above θ (could not send it all: at most one spike a step). The axis leaves out the outermost 0.2 %: "
-            "press Autoscale in the chart's bar to see them."
+            f"{100 * sums.below / sums.n:.1f} % below 0 (inhibited, or sent more than received), "
+            f"{100 * sums.above / sums.n:.1f} % above θ (could not send it all: at most one spike a step). "
+            "The axis leaves out the outermost 0.2 %: press Autoscale in the chart's bar to see them."
         )
     with right:
         st.subheader("Worst channels")

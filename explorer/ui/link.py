@@ -13,7 +13,17 @@ from typing import Any
 
 from explorer.ui.settings import Settings, changes, clamp
 
-PARAMETER = "view"
+PARAMETER, HIDE = "view", "hide"
+GROUPS = {
+    "presets": "Presets, undo, reset",
+    "network": "Network",
+    "time": "Time-steps",
+    "thresholds": "Thresholds",
+    "potential": "Initial potential",
+    "images": "Images and device",
+    "share": "Share this view",
+    "tour": "Guided tour",
+}
 MAX_CHARACTERS = 6_000
 MAX_BYTES = 200_000
 
@@ -45,6 +55,11 @@ def _unpack(text: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise LinkError("The link does not hold settings.")
     return content
+
+
+def hidden(text: str) -> frozenset[str]:
+    """Return the parts of the sidebar a link's `hide` names, separated by commas; other words mean nothing."""
+    return frozenset(text[:MAX_CHARACTERS].split(",")) & GROUPS.keys()
 
 
 def decode(text: str) -> Settings:

@@ -37,12 +37,23 @@ def _choice(name: str) -> None:
 
 
 def draw() -> None:
-    """Draw the sidebar: presets, network and images, conversion, simulation, sharing."""
-    _presets()
-    _network()
-    _slider("T")
-    _thresholds()
-    _potential()
+    """Draw the sidebar: presets, network and images, conversion, simulation, sharing; without what the link hides."""
+    groups = {
+        "presets": _presets,
+        "network": _network,
+        "time": lambda: _slider("T"),
+        "thresholds": _thresholds,
+        "potential": _potential,
+        "images": _images,
+        "share": _share,
+        "tour": tour.draw,
+    }
+    for name, group in groups.items():
+        if name not in state.hidden():
+            group()
+
+
+def _images() -> None:
     with st.expander("Images and device", icon=":material/tune:"):
         _named("source", ["embedded"], {"embedded": "CIFAR-10, embedded"})
         st.button(
@@ -54,8 +65,6 @@ def draw() -> None:
         )
         _slider("images")
         _choice("device")
-    _share()
-    tour.draw()
 
 
 def _presets() -> None:
@@ -140,5 +149,14 @@ def _potential() -> None:
 
 def _share() -> None:
     with st.expander("Share this view", icon=":material/share:"):
-        st.caption("Add this to the address of the app. Whoever opens it sees the same settings.")
-        st.code(f"?{link.PARAMETER}={link.encode(state.current())}", language=None, wrap_lines=True)
+        st.caption("Whoever opens this address sees this page with the same settings.")
+        hide = st.multiselect(
+            "Hide controls (for a class)",
+            list(link.GROUPS),
+            format_func=lambda name: link.GROUPS[name],
+            key="hide_in_link",
+            persist_state="session",
+            help="The link opens the app without these parts of the sidebar, so that a class moves only the others.",
+        )
+        tail = f"?{link.PARAMETER}={link.encode(state.current())}" + (f"&{link.HIDE}={','.join(hide)}" if hide else "")
+        st.code(f"{st.context.url or ''}{tail}", language=None, wrap_lines=True)

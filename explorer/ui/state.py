@@ -30,6 +30,7 @@ def begin() -> None:
         return
     session["history"], session["pins"], session["message"] = [], [], None
     settings = Settings()
+    session["hidden"] = link.hidden(st.query_params.get(link.HIDE, ""))
     text = st.query_params.get(link.PARAMETER)
     if text:
         try:
@@ -37,6 +38,11 @@ def begin() -> None:
         except link.LinkError as error:
             session["message"] = f"{error} The app starts from its defaults; ask for the link again or go on from here."
     put(settings)
+
+
+def hidden() -> frozenset[str]:
+    """Return the parts of the sidebar that the link hid, on all pages of this session."""
+    return st.session_state["hidden"]
 
 
 def current() -> Settings:
