@@ -257,6 +257,12 @@ def test_an_unreachable_hub_is_explained_and_the_last_good_result_stays(tmp_path
     assert at.selectbox(key="set_network").value == QUICK.network
 
 
+def test_a_link_cannot_make_the_server_fetch_what_does_not_convert():
+    at = open_app(replace(QUICK, network="torchvision:vit_h_14"))
+    assert "vit_h_14 does not convert" in at.warning[0].value
+    assert at.selectbox(key="set_network").value == QUICK.network and not at.exception
+
+
 def test_exported_script_reproduces_uploads(weights, tmp_path):
     files = photographs(12)
     at = settle(upload_pictures(upload_network(open_app(QUICK), "it's mine.pth", weights), files))

@@ -13,6 +13,7 @@ from explorer.ui.shelf import Shelf
 
 STORE_BYTES = 600 * 2**20
 MAX_IMAGES = 2000
+SMALL_PIXELS = 64  # a side: 80 slices of 32 such images are 120 MiB; of 224 pixels, 1.4 GiB
 OWN_NETWORKS, OWN_NETWORKS_BYTES = 30, 2**30
 OWN_PICTURES, OWN_PICTURES_BYTES = 60, 256 * 2**20
 
@@ -112,9 +113,18 @@ def images(network: str, name: str) -> Any:
     return data.load_images(source(name), loaded(network).card, n=MAX_IMAGES)
 
 
-@st.cache_resource(max_entries=80, show_spinner=False)
 def inputs(network: str, name: str, begin: int, end: int) -> Any:
-    """Return images [begin, end) normalised for the network, float32 [B, C, H, W]."""
+    """Return images [begin, end) normalised for the network, float32 [B, C, H, W]; only small ones are kept."""
+    small = loaded(network).card.input_size <= SMALL_PIXELS
+    return _kept_inputs(network, name, begin, end) if small else _inputs(network, name, begin, end)
+
+
+@st.cache_resource(max_entries=80, show_spinner=False)
+def _kept_inputs(network: str, name: str, begin: int, end: int) -> Any:
+    return _inputs(network, name, begin, end)
+
+
+def _inputs(network: str, name: str, begin: int, end: int) -> Any:
     from explorer.zoo.images import normalise
 
     return normalise(images(network, name).images[begin:end], loaded(network).card)

@@ -65,9 +65,12 @@ def fetch() -> None:
     name = state.current().network
     if not name.startswith("torchvision:"):
         return
-    from explorer.engine import ExplorerError
+    from explorer.engine import ExplorerError, UnsupportedLayerError
+    from explorer.zoo.architectures import convertible
 
     try:
+        if name not in convertible():
+            raise UnsupportedLayerError(f"{name} does not convert. Choose one of the list under “More…”.")
         _fetch(name)
     except ExplorerError as error:
         good = state.last_good()
