@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from explorer.cli.values import class_names, conversion, initial_potential, numbers, threshold_rule
+from explorer.cli.values import class_names, conversion, initial_potential, threshold_rule
 from explorer.engine import (
     CalibrationSpec,
     DataError,
@@ -30,7 +30,7 @@ from explorer.engine.report import HEAD, conversion_report
 from explorer.zoo.architectures import architectures
 from explorer.zoo.data import LoosePictures, data_source, load_images
 from explorer.zoo.images import ImageSet, normalise
-from explorer.zoo.own import NetworkSource, open_network
+from explorer.zoo.own import NetworkSource, numbers, open_network
 from explorer.zoo.registry import available
 
 BATCH = 250

@@ -19,27 +19,10 @@ from explorer.engine import (
     UniformStart,
 )
 from explorer.engine.specs import Per
-from explorer.zoo.own import PRESETS, class_list
+from explorer.zoo.own import PRESETS, class_list, number
 
 RULES = "max[:channel], percentile:P[:channel], clip, or mse[:T][:channel]"
 STARTS = "a share of the threshold such as 0.5, uniform:LOW:HIGH, or gaussian:MEAN:DEVIATION"
-
-
-def number(text: str, what: str) -> float:
-    """Return the number in a text.
-
-    Raises:
-        SpecError: it is none.
-    """
-    try:
-        return float(text)
-    except ValueError:
-        raise SpecError(f"{what}: a number, got {text!r}.") from None
-
-
-def numbers(text: str, what: str) -> tuple[float, ...]:
-    """Return the numbers in a text, separated by commas."""
-    return tuple(number(part, what) for part in text.split(","))
 
 
 def threshold_rule(text: str, steps: int) -> ThresholdRule:

@@ -141,8 +141,7 @@ def _network_dialog() -> None:
 
 
 def _own_network(names: list[str]) -> None:
-    from explorer.cli.values import numbers
-    from explorer.zoo.own import PRESETS, NetworkSource, class_list
+    from explorer.zoo.own import PRESETS, NetworkSource, class_list, numbers
 
     st.caption(
         f"A state dict, at most {uploads.NETWORK_MIB} MiB, and the architecture it belongs to. Nothing in the file is "

@@ -104,6 +104,23 @@ def open_network(
     return net, own_card(net, source, name)
 
 
+def number(text: str, what: str) -> float:
+    """Return the number in a text.
+
+    Raises:
+        SpecError: it is none.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise SpecError(f"{what}: a number, got {text!r}.") from None
+
+
+def numbers(text: str, what: str) -> tuple[float, ...]:
+    """Return the numbers in a text, separated by commas."""
+    return tuple(number(part, what) for part in text.split(","))
+
+
 def class_list(text: str) -> tuple[str, ...]:
     """Return the names in a text: one a line or, in a single line, separated by commas; blanks are left out."""
     lines = text.strip().splitlines()
