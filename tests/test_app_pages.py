@@ -125,6 +125,12 @@ def test_energy_grows_with_time():
     at = settle(open_app(page="energy"))
     x = values(chart(at, "energy")["data"][0]["x"])
     assert len(x) == 4 and np.all(np.diff(x) > 0)
+    bars = {trace["name"]: values(trace["x"]) for trace in chart(at, "operations")["data"]}
+    multiplied, added = bars["ANN: multiply-accumulates"], bars["SNN: additions"]
+    assert added[0] == 0 and np.all(added[1:] > 0)
+    snn = 1e6 * (multiplied[0] * 4.6 + added.sum() * 0.9) * 1e-6
+    assert float(metric(at, "SNN energy (µJ per image)")) == pytest.approx(snn, abs=0.06)
+    assert x[-1] == pytest.approx(snn, rel=1e-5)
     assert float(metric(at, "ANN energy (µJ per image)")) == pytest.approx(40.8e6 * 4.6e-6, rel=0.05)
 
 

@@ -148,21 +148,24 @@ class Network:
 
         Convolutions and linear layers count; a weight that feeds several sites counts at the first.
         """
-        modules, result, pending = self.modules, {}, 0
+        result, pending = {}, 0
         order = {node: name for name, node in self.site_nodes.items()}
         for node in self.graph_module.graph.nodes:
-            module = modules.get(str(node.target)) if node.op == "call_module" else None
-            if isinstance(module, nn.Conv1d | nn.Conv2d):
-                positions = int(torch.Size(self.shapes[node.name][1:]).numel())
-                pending += module.weight.numel() * positions
-            elif isinstance(module, nn.Linear):
-                rows = int(torch.Size(self.shapes[node.name][:-1]).numel())
-                pending += module.weight.numel() * rows
-            elif node.name in order:
+            pending += self.node_macs(node)
+            if node.name in order:
                 result[order[node.name]] = pending
                 pending = 0
         result["readout"] = pending
         return result
+
+    def node_macs(self, node: fx.Node) -> int:
+        """Count one call's multiply-accumulates per image: 0 unless it is a convolution or a linear layer."""
+        module = self.graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
+            return module.weight.numel() * int(torch.Size(self.shapes[node.name][1:]).numel())
+        if isinstance(module, nn.Linear):
+            return module.weight.numel() * int(torch.Size(self.shapes[node.name][:-1]).numel())
+        return 0
 
 
 class _Interpreter(fx.Interpreter):

@@ -201,6 +201,15 @@ def channel(settings: Settings) -> Any:
         return compute.channel(settings)
 
 
+@st.cache_resource(max_entries=256, show_spinner=False)
+def additions(settings: Settings) -> Any:
+    """Return the operations of the first images; settings without image and neuron."""
+    from explorer.ui import compute
+
+    with runner().turn():
+        return compute.additions(settings)
+
+
 @st.cache_resource(max_entries=8, show_spinner=False)
 def macs(network: str) -> Any:
     """Return multiply-accumulates per image by site."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from explorer import engine
-from explorer.engine import analysis
+from explorer.engine import analysis, synapses
 from explorer.engine.errors import DataError
 from explorer.plots.membrane import Trace
 from explorer.ui import cache
@@ -189,6 +189,25 @@ def rasters(settings: Settings, neurons: int) -> dict[str, np.ndarray]:
         snn, inputs, simulation_spec(settings, Record(sites=names, neurons=neurons)), store=cache.store()
     )
     return {name: run.spikes[name][:, 0].numpy() for name in names}
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Operations per image: additions by site and readout, multiply-accumulates done once, and on how many images."""
+
+    additions: dict[str, float]
+    constant: int
+    images: int
+
+
+def additions(settings: Settings) -> Work:
+    """Count the additions that the spikes of the first images cause; their trains are usually still in the store."""
+    images = min(ERROR_IMAGES, len(cache.images(settings.network, settings.source).images))
+    inputs = cache.inputs(settings.network, settings.source, 0, images)
+    snn = convert(settings)
+    counted = simulation_spec(settings, engine.Record(v_end=False))
+    run = engine.simulate(snn, inputs, counted, store=cache.store())
+    return Work(synapses.additions(snn.network, run.counts), synapses.constant_macs(snn.network), images)
 
 
 def macs(network: str) -> dict[str, int]:

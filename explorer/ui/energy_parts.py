@@ -10,7 +10,6 @@ import streamlit as st
 from explorer.plots import accuracy, rates, theme
 from explorer.ui import cache, frame
 from explorer.ui.components import chart
-from explorer.ui.results import Result
 from explorer.ui.runner import Job
 
 MAC_PJ, ADD_PJ = 4.6, 0.9
@@ -21,21 +20,9 @@ def durations(T: int) -> list[int]:
     return list(dict.fromkeys([T, *(max(1, T // 2**k) for k in (1, 2, 3))]))
 
 
-def operations(macs: dict[str, int], result: Result) -> dict[str, float]:
-    """Return synaptic operations per image of the weights that feed each site and the readout.
-
-    A weight adds once per spike of the neuron before it: multiply-accumulates x rate x T, with the mean rate of the site
-    before in order. The first layer sees pixels, not spikes: its current is computed once, by multiplication.
-    """  # noqa: E501
-    names = list(macs)
-    rate = [result.rate(name) for name in names]
-    return {name: macs[name] * (rate[i - 1] * result.T if i else 0.0) for i, name in enumerate(names)}
-
-
-def energy(macs: dict[str, int], result: Result) -> float:
-    """Return the SNN's energy per image in microjoules."""
-    first = next(iter(macs.values()))
-    return (first * MAC_PJ + sum(operations(macs, result).values()) * ADD_PJ) * 1e-6
+def energy(constant: int, additions: dict[str, float]) -> float:
+    """Return the SNN's energy per image in microjoules: constant multiply-accumulates once, and all additions."""
+    return (constant * MAC_PJ + sum(additions.values()) * ADD_PJ) * 1e-6
 
 
 def ask(view: frame.View) -> list[Job]:
@@ -52,8 +39,11 @@ def draw(view: frame.View) -> None:
     if not result.images:
         st.caption("The first images are being simulated.")
         return
-    ann, snn = sum(macs.values()) * MAC_PJ * 1e-6, energy(macs, result)
-    done = operations(macs, result)
+    known = [(job.result, cache.additions(replace(job.settings, images=16))) for job in jobs if job.result.images]
+    known.sort(key=lambda pair: pair[0].T)
+    work = next(work for one, work in known if one is result)
+    done = {name: work.additions[name] for name in macs}
+    ann, snn = sum(macs.values()) * MAC_PJ * 1e-6, energy(work.constant, done)
     columns = st.columns(4)
     columns[0].metric(
         "Spikes per neuron", f"{result.spikes_per_neuron:.2f}", help=f"mean over all sites, in T = {result.T} steps"
@@ -63,10 +53,14 @@ def draw(view: frame.View) -> None:
     columns[3].metric("ANN energy (µJ per image)", f"{ann:.1f}")
     st.caption(
         f"Assumptions: {MAC_PJ} pJ per 32-bit multiply-accumulate, {ADD_PJ} pJ per addition in 45 nm (Horowitz, ISSCC 2014); "  # noqa: E501
-        "memory, which often costs more, is left out; input spikes of a layer are counted at the mean rate of the "
-        "layer before; the first layer's constant current is computed once by multiplication."
+        "memory, which often costs more, is left out. Additions are counted, neuron by neuron, on the first "
+        f"{work.images} images: each spike adds one weight in every neuron it reaches, along shortcuts too; average "
+        "pools are folded into the weights behind them. The constant current of the first layer is multiplied once."
     )
-    note = view.settings.note(result.images) + f". Estimate: {MAC_PJ} pJ a MAC, {ADD_PJ} pJ an addition."
+    note = (
+        f"{view.settings.note(result.images)} (additions: {work.images}). "
+        f"Estimate: {MAC_PJ} pJ a MAC, {ADD_PJ} pJ an addition, 45 nm."
+    )
     left, right = st.columns(2)
     sites = list(result.spikes)
     with left:
@@ -96,15 +90,14 @@ def draw(view: frame.View) -> None:
         figure.update_yaxes(autorange="reversed", automargin=True)
         chart(figure, "operations", "Operations per layer of both networks.", note=note)
     st.subheader("Energy against time-steps and accuracy")
-    known = sorted((job.result for job in jobs if job.result.images), key=lambda r: r.T)
     figure = theme.new_figure(
         340, "energy (µJ per image, estimated)", theme.ACCURACY if result.labelled else theme.AGREEMENT
     )
     figure.add_scatter(
-        x=[energy(macs, r) for r in known],
-        y=[100 * r.top1[-1] for r in known],
+        x=[energy(one.constant, one.additions) for _, one in known],
+        y=[100 * r.top1[-1] for r, _ in known],
         mode="lines+markers+text",
-        text=[f"T = {r.T}" for r in known],
+        text=[f"T = {r.T}" for r, _ in known],
         textposition="bottom right",
         name="SNN",
         marker={"size": 9},

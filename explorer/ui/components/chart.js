@@ -117,7 +117,7 @@ function buttons(state) {
     title: `${file.title} (key ${kind[0]})`,
     icon: { width: 34, height: 20, svg: `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 34 20" width="34" height="20">` +
             `<text x="17" y="15" text-anchor="middle" font-family="Arial,sans-serif" font-weight="700" font-size="13"` +
-            ` textLength="32" lengthAdjust="spacingAndGlyphs">${file.letter}</text></svg>` },
+            ` fill="#808891" textLength="32" lengthAdjust="spacingAndGlyphs">${file.letter}</text></svg>` },
     click: node => file.make(node, state.data),
   }));
 }
@@ -154,7 +154,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       layout.autosize = true;
       // The same object every time: Plotly draws anew, and forgets the zoom, when a configuration differs.
       state.config ??= { responsive: true, displaylogo: false, modeBarButtonsToAdd: buttons(state),
-                         modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage"] };
+                         modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage", "sendChartToCloud"] };
       const drawn = state.figure ? Plotly.react(node, figure.data, layout, state.config)
                                  : Plotly.newPlot(node, figure.data, layout, state.config);
       const first = !state.figure;
