@@ -94,10 +94,13 @@ def painted(page: Page, alt: str) -> int:
 
 
 def line(page: Page, alt: str, trace: int = 0) -> list[float]:
-    """Return the y values a chart shows."""
-    return page.evaluate(
-        "([css, i]) => Array.from(document.querySelector(css)._fullData[i].y)", [chart(page, alt), trace]
+    """Wait until a chart shows this trace and return its y values."""
+    found = page.wait_for_function(
+        "([css, i]) => { const d = document.querySelector(css)?._fullData?.[i]; return d && Array.from(d.y); }",
+        arg=[chart(page, alt), trace],
+        timeout=WAIT,
     )
+    return found.json_value()
 
 
 def until_other(page: Page, alt: str, old: list[float], trace: int = 0) -> list[float]:
