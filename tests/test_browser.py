@@ -88,6 +88,16 @@ def test_a_shared_link_opens_the_same_view(address, page):
     page.get_by_text("v_init 0.25").first.wait_for(timeout=help.WAIT)
 
 
+def test_every_chart_is_drawn_while_results_come_in(address, page):
+    for T in range(20, 26):
+        help.open_page(page, f"{address}/?{link.PARAMETER}={link.encode(Settings(images=16, T=T))}")
+        help.until_done(page)
+        page.wait_for_function(
+            "Array.from(document.querySelectorAll('.plot')).every(plot => plot._fullData && plot.dataset.painted)",
+            timeout=help.WAIT,
+        )
+
+
 def test_the_script_is_downloaded(address, page):
     help.open_page(page, address + "/" + SMALL)
     help.until_done(page)

@@ -171,5 +171,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
       });
     }).catch(error => { node.textContent = "The chart could not be drawn: " + error.message; });
   }
-  return () => { state.gone = true; if (state.figure && window.Plotly) window.Plotly.purge(node); };
+  // Streamlit also calls this when it starts the component anew in the same place, at times after the new call: only a
+  // chart that has left the page is cleared away.
+  return () => setTimeout(() => {
+    if (node.isConnected) return;
+    state.gone = true;
+    if (state.figure && window.Plotly) window.Plotly.purge(node);
+  });
 }
