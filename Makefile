@@ -15,6 +15,7 @@ test: $(VENV)/dev.done browser lint types
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: $(VENV)/dev.done
 	$(BIN)/mypy

@@ -10,6 +10,7 @@ import statistics
 import time
 
 from explorer.ui import link
+from explorer.ui.scene import Scene
 from explorer.ui.settings import Settings
 from tests import browser_help as help
 
@@ -29,7 +30,7 @@ def main() -> None:
     traces, points, switches = [], [], []
     with help.app_server() as address, help.chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        help.open_page(page, f"{address}/?{link.PARAMETER}={link.encode(Settings(images=64))}")
+        help.open_page(page, f"{address}/?{link.PARAMETER}={link.encode(Scene(Settings(images=64)))}")
         help.until_done(page)
         slider = page.locator(".stSlider").filter(has_text="v_init").locator("input").first
         for _ in range(moves):

@@ -16,6 +16,7 @@ if str(ROOT) not in sys.path:
 import streamlit as st  # noqa: E402
 
 from explorer.ui import dialogs, frame, sidebar, state, warm  # noqa: E402
+from explorer.ui.components import address  # noqa: E402
 
 st.set_page_config(page_title="ANN to SNN explorer", page_icon=str(ROOT / "assets" / "icon.svg"), layout="wide")
 
@@ -59,8 +60,10 @@ pages = {
 st.session_state["pages"] = pages
 page = st.navigation(list(pages.values()))
 frame.top(page.title)
-state.remember(state.current())
+state.remember()
 with st.sidebar:
     sidebar.draw()
 dialogs.draw()
 page.run()
+with st.sidebar:
+    address(page.title)

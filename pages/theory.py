@@ -5,36 +5,17 @@ import streamlit as st
 
 from explorer.plots import theory
 from explorer.plots.membrane import Trace, membrane_figure
-from explorer.ui import frame, state, tour
+from explorer.ui import frame, state, tour, widgets
 from explorer.ui.components import chart
-from explorer.ui.settings import BY_NAME
-
-KINDS = {
-    "uniform": "Uniform between 0 and θ",
-    "half-normal": "Half-normal, deviation θ / 3",
-    "layer": "The chosen layer's own",
-}
+from explorer.ui.scene import INPUTS
 
 frame.question("One neuron under constant input, no network: why is one half of the threshold the best start?")
 columns = st.columns(4)
-st.session_state.setdefault("theory_theta", 1.0)
-st.session_state.setdefault("theory_T", 8)
-st.session_state.setdefault("theory_x", 0.42)
-st.session_state.setdefault("theory_v", BY_NAME["v_init"].clamp(state.current().v_init))
-theta = columns[0].slider(
-    "Threshold θ (activation units)", 0.25, 4.0, step=0.05, key="theory_theta", persist_state="session"
-)
-T = columns[1].slider("Time-steps T", 1, 64, key="theory_T", persist_state="session")
-v_init = columns[2].slider("v_init (share of θ)", -0.5, 1.5, step=0.01, key="theory_v", persist_state="session")
-x0 = columns[3].slider("Input x (share of θ)", -0.1, 1.3, step=0.01, key="theory_x", persist_state="session") * theta
-kind = st.radio(
-    "Inputs are distributed",
-    list(KINDS),
-    format_func=KINDS.get,
-    horizontal=True,
-    key="theory_kind",
-    persist_state="session",
-)
+for column, name in zip(columns, ("theory_theta", "theory_T", "theory_v_init", "theory_x"), strict=True):
+    widgets.slider(name, at=column)
+kind = widgets.radio("theory_inputs")
+shown = state.display()
+theta, T, v_init, x0 = shown.theory_theta, shown.theory_T, shown.theory_v_init, shown.theory_x * shown.theory_theta
 
 layer = None
 if kind == "layer":
@@ -93,7 +74,7 @@ with right:
         f"Mean squared error against v_init; least at {best:.2f}.",
         note=note,
     )
-chart(theory.density_figure(sample, theta), "theory_density", f"Distribution of inputs: {KINDS[kind]}.", note=note)
+chart(theory.density_figure(sample, theta), "theory_density", f"Distribution of inputs: {INPUTS[kind]}.", note=note)
 st.caption(
     f"Assumptions: constant input in every step, T = {T}, θ = {theta:.3g}, {sample.size} evenly weighted inputs, nothing random."  # noqa: E501
 )

@@ -10,16 +10,17 @@ import numpy as np
 from streamlit.testing.v1 import AppTest
 
 from explorer.ui import link
+from explorer.ui.scene import Scene
 from explorer.ui.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = Settings(images=16, T=8)
 
 
-def open_app(settings: Settings = SMALL, page: str | None = None) -> AppTest:
-    """Open the app at a page with these settings."""
+def open_app(settings: Settings | Scene = SMALL, page: str | None = None) -> AppTest:
+    """Open the app at a page with these settings, or as a scene."""
     at = AppTest.from_file(str(ROOT / "explorer" / "app.py"), default_timeout=120)
-    at.query_params[link.PARAMETER] = link.encode(settings)
+    at.query_params[link.PARAMETER] = link.encode(Scene(settings) if isinstance(settings, Settings) else settings)
     if page == "theory":
         return at.switch_page(f"../pages/{page}.py").run()
     at.run()

@@ -7,6 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from explorer.ui import link
+from explorer.ui.scene import Display, Scene
 from explorer.ui.settings import Settings
 from tests.app_help import ROOT, SMALL, chart, errors, metric, open_app, settle, values
 
@@ -131,7 +132,7 @@ def test_pins_stay_and_are_forgotten():
     names = [trace["name"] for trace in chart(at, "accuracy")["data"] if trace.get("mode") == "lines+markers"]
     assert len(names) == 3 and names[0] == "yours"
     at.button(key="unpin").click().run()
-    assert at.session_state["pins"] == []
+    assert at.session_state["pins"] == ()
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_a_damaged_link_is_explained_and_the_defaults_used():
     from tests.app_help import ROOT
 
     fresh = AppTest.from_file(str(ROOT / "explorer" / "app.py"), default_timeout=120)
-    fresh.query_params[link.PARAMETER] = link.encode(Settings(T=9, v_init=0.125))[:-5]
+    fresh.query_params[link.PARAMETER] = link.encode(Scene(Settings(T=9, v_init=0.125)))[:-5]
     fresh.run()
     assert "damaged" in fresh.warning[0].value or "does not end" in fresh.warning[0].value
     assert fresh.slider(key="set_T").value == 32 and not at.exception
@@ -208,7 +209,7 @@ def test_exported_script_reproduces_the_number(tmp_path):
 
 def test_a_link_can_hide_controls_on_every_page():
     at = AppTest.from_file(str(ROOT / "explorer" / "app.py"), default_timeout=120)
-    at.query_params[link.PARAMETER] = link.encode(replace(SMALL, v_init=0.25))
+    at.query_params[link.PARAMETER] = link.encode(Scene(replace(SMALL, v_init=0.25)))
     at.query_params[link.HIDE] = "thresholds,potential,nonsense"
     at.run()
     for page in (None, "rates_and_errors"):
@@ -219,3 +220,41 @@ def test_a_link_can_hide_controls_on_every_page():
         assert any("v_init 0.25" in caption.value for caption in at.caption)
     at.multiselect(key="hide_in_link").set_value(["tour"]).run()
     assert any("&hide=tour" in code.value for code in at.code)
+
+
+def test_network_row_and_device_act():
+    at = settle(open_app(replace(SMALL, layer="act1", channel=3, row=4, column=5)))
+    before = membrane(at)
+    at.number_input(key="set_row").set_value(20).run()
+    moved = membrane(at)
+    assert not np.array_equal(moved, before)
+    at.selectbox(key="set_network").set_value("resnet20-clip").run()
+    assert not at.error and not np.array_equal(membrane(at), moved)
+    assert any("resnet20-clip" in caption.value for caption in settle(at).caption)
+    at.selectbox(key="set_device").set_value("cpu").run()
+    assert not at.error
+    import torch
+
+    if not torch.cuda.is_available():
+        shown = membrane(at)
+        at.selectbox(key="set_device").set_value("cuda").run()
+        assert "no CUDA GPU here. Choose" in errors(at) and np.array_equal(membrane(at), shown)
+
+
+def test_undo_takes_back_display_choices_and_pins_too():
+    at = settle(open_app(page="accuracy_and_ablation"))
+    at.toggle(key="set_log_axis").set_value(False).run()
+    at.button(key="pin").click().run()
+    settle(at)
+    at.button(key="undo").click().run()
+    assert at.session_state["pins"] == () and at.toggle(key="set_log_axis").value is False
+    at.button(key="undo").click().run()
+    assert at.toggle(key="set_log_axis").value is True
+
+
+def test_pins_and_display_choices_come_with_the_link():
+    pinned = replace(SMALL.look(), v_init=0.1)
+    at = settle(open_app(Scene(SMALL, Display(log_axis=False), (pinned,)), "accuracy_and_ablation"))
+    figure = chart(at, "accuracy")
+    assert figure["layout"]["xaxis"].get("type") != "log"
+    assert any(trace.get("name", "").startswith("pin: ") for trace in figure["data"])

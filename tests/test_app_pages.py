@@ -7,29 +7,29 @@ import pytest
 
 from explorer.plots import rates
 from explorer.ui import tour
-from explorer.ui.settings import Settings
+from explorer.ui.scene import Scene
 from tests.app_help import ROOT, SMALL, chart, metric, open_app, settle, values
 
 
-@pytest.mark.parametrize(("name", "value"), [("theory_v", 0.0), ("theory_T", 3), ("theory_theta", 2.0)])
+@pytest.mark.parametrize(("name", "value"), [("theory_v_init", 0.3), ("theory_T", 3), ("theory_theta", 2.0)])
 def test_theory_sliders_change_the_numbers(name, value):
     at = open_app(page="theory")
     before = metric(at, "Mean squared error (units²)")
-    at.slider(key=name).set_value(value).run()
+    at.slider(key=f"set_{name}").set_value(value).run()
     assert not at.exception and metric(at, "Mean squared error (units²)") != before
 
 
 def test_theory_input_and_distribution_act():
     at = open_app(page="theory")
     equation = at.latex[0].value
-    at.slider(key="theory_x").set_value(0.9).run()
+    at.slider(key="set_theory_x").set_value(0.9).run()
     assert at.latex[0].value != equation
     assert metric(at, "Zero mean error at v_init") in ("0.49", "0.50", "0.51")
-    at.slider(key="theory_T").set_value(1).run()
-    at.radio(key="theory_kind").set_value("half-normal").run()
+    at.slider(key="set_theory_T").set_value(1).run()
+    at.radio(key="set_theory_inputs").set_value("half-normal").run()
     assert metric(at, "Zero mean error at v_init") not in ("0.49", "0.50", "0.51")
     assert metric(at, "Least squared error at v_init") in ("0.49", "0.50", "0.51")
-    at.radio(key="theory_kind").set_value("layer").run()
+    at.radio(key="set_theory_inputs").set_value("layer").run()
     assert not at.exception and "scaled so that its threshold" in str([c.value for c in at.caption])
 
 
@@ -47,7 +47,7 @@ def test_lab_shows_three_settings_and_follows_the_neuron():
     layer = at.selectbox(key="set_layer").value
     at.selectbox(key="set_layer").set_value("act1").run()
     assert layer != "act1" and not at.exception
-    at.toggle(key="only_wrong").set_value(True).run()
+    at.toggle(key="set_only_wrong").set_value(True).run()
     assert not at.exception and "are wrong at T = 8" in str([c.value for c in at.caption])
 
 
@@ -72,7 +72,7 @@ def test_tiles_and_their_inverse():
 def test_error_parts_add_up_and_controls_act():
     at = settle(open_app(page="rates_and_errors"))
     for squared in (False, True):
-        at.toggle(key="squared").set_value(squared).run()
+        at.toggle(key="set_squared").set_value(squared).run()
         data = {trace["name"]: values(trace["y"]) for trace in chart(at, "parts")["data"]}
         total = sum(data[name] for name in ("clipping", "quantisation", "unevenness", "inherited"))
         assert np.allclose(total, data["total"], atol=1e-3) and np.abs(data["total"]).max() > 0
@@ -102,7 +102,7 @@ def test_the_channels_of_a_layer_make_up_its_errors():
 @pytest.mark.parametrize("kind", ["v_init", "start", "percentile", "scale", "potential"])
 def test_ablations_run_and_draw(kind):
     at = open_app(replace(SMALL, T=4), "accuracy_and_ablation")
-    at.segmented_control(key="ablation").set_value(kind).run()
+    at.segmented_control(key="set_ablation").set_value(kind).run()
     settle(at, 150)
     figure = chart(at, f"ablation_{kind}")
     if kind == "v_init":
@@ -115,8 +115,8 @@ def test_accuracy_layers_and_axis_act():
     at = settle(open_app(page="accuracy_and_ablation"))
     assert any("OPI paper" in trace.get("name", "") for trace in chart(at, "accuracy")["data"])
     assert chart(at, "accuracy")["layout"]["xaxis"]["type"] == "log"
-    at.toggle(key="published").set_value(False).run()
-    at.toggle(key="log_axis").set_value(False).run()
+    at.toggle(key="set_published").set_value(False).run()
+    at.toggle(key="set_log_axis").set_value(False).run()
     assert not any("OPI paper" in trace.get("name", "") for trace in chart(at, "accuracy")["data"])
     assert chart(at, "accuracy")["layout"]["xaxis"].get("type") != "log"
 
@@ -137,7 +137,7 @@ def test_energy_grows_with_time():
 @pytest.mark.parametrize("i", range(5))
 def test_tour_steps_set_the_app(i):
     step = tour.steps()[i]
-    assert (ROOT / "pages" / f"{step.page}.py").exists() and step.settings != Settings()
+    assert (ROOT / "pages" / f"{step.page}.py").exists() and step.scene != Scene()
 
 
 def test_a_tour_button_opens_its_settings():

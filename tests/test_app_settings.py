@@ -7,7 +7,8 @@ import zlib
 import pytest
 
 from explorer.ui import link
-from explorer.ui.settings import PRESETS, TABLE, Settings, changes, clamp
+from explorer.ui.scene import FIELDS, Display, Scene
+from explorer.ui.settings import PRESETS, Settings, changes, clamp
 
 
 def packed(content):
@@ -16,12 +17,45 @@ def packed(content):
 
 def test_link_round_trip_with_layers():
     settings = Settings(T=64, v_init=0.25, sites=(("relu", 1.2, None), ("relu_1", None, 0.3)))
-    assert link.decode(link.encode(settings)) == settings
-    assert len(link.encode(settings)) < 200
+    assert link.decode(link.encode(Scene(settings))) == Scene(settings)
+    assert len(link.encode(Scene(settings))) < 200
+
+
+def test_a_link_carries_display_choices_and_pins():
+    scene = Scene(
+        Settings(T=9), Display(theory_v_init=0.3, log_axis=False, ablation="start"), (Settings(v_init=0.1), Settings())
+    )
+    assert link.decode(link.encode(scene)) == scene
+
+
+def test_pins_that_make_a_link_too_long_are_left_out():
+    def pin(i):
+        return Settings(
+            sites=tuple((f"layer{n:03}", (i * 7919 + n * 104729) % 997 / 499 + 0.1, None) for n in range(300))
+        )
+
+    scene = Scene(pins=tuple(pin(i) for i in range(4)))
+    kept = link.decode(link.encode(scene)).pins
+    assert 0 < len(kept) < 4 and kept == scene.pins[-len(kept) :]
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"show": {"theory_T": 900, "theory_inputs": "odd"}}, Scene(display=Display(theory_T=64))),
+        ({"show": {"log_axis": "no", "squared": 1}}, Scene()),
+        ({"show": [1, 2]}, Scene()),
+        ({"pins": {"T": 3}}, Scene()),
+        ({"pins": [3, {"T": 1e9, "image": 7}]}, Scene(pins=(Settings(T=256),))),
+        ({"pins": [{}] * 9}, Scene(pins=(Settings(),) * 4)),
+    ],
+)
+def test_strange_scenes_are_put_into_range(raw, expected):
+    assert link.decode(packed(raw)) == expected
 
 
 def test_defaults_make_a_short_link():
-    assert changes(Settings()) == {} and len(link.encode(Settings())) < 20
+    assert changes(Settings()) == {} and len(link.encode(Scene(Settings()))) < 20
 
 
 @pytest.mark.parametrize(
@@ -58,7 +92,7 @@ def test_bad_links_are_explained(text, words):
 
 def test_cut_link_is_explained():
     with pytest.raises(link.LinkError, match=r"damaged|does not end"):
-        link.decode(link.encode(Settings(T=7, v_init=0.1))[:-6])
+        link.decode(link.encode(Scene(Settings(T=7, v_init=0.1)))[:-6])
 
 
 def test_presets_and_descriptions():
@@ -67,4 +101,4 @@ def test_presets_and_descriptions():
 
 
 def test_every_default_lies_in_its_range():
-    assert all(field.clamp(field.default) == field.default for field in TABLE)
+    assert all(field.clamp(field.default) == field.default for field in FIELDS)

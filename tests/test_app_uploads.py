@@ -234,7 +234,7 @@ def test_an_upload_that_is_dropped_gives_way_to_what_works(weights):
     cache.own_networks.clear()
     at.slider(key="set_v_init").set_value(0.1).run()
     assert "Upload the file again" in text(at) and at.selectbox(key="set_network").value == "resnet20-relu"
-    assert at.session_state["pins"] == [] and not at.exception
+    assert at.session_state["pins"] == () and not at.exception
 
 
 def test_an_unreachable_hub_is_explained_and_the_last_good_result_stays(tmp_path, monkeypatch):

@@ -3,10 +3,11 @@
 import pytest
 
 from explorer.ui import link
+from explorer.ui.scene import Scene
 from explorer.ui.settings import Settings
 from tests import browser_help as help
 
-SMALL = f"?{link.PARAMETER}={link.encode(Settings(images=16, T=16))}"
+SMALL = f"?{link.PARAMETER}={link.encode(Scene(Settings(images=16, T=16)))}"
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_clicking_a_layer_bar_chooses_the_layer(address, page):
 
 
 def test_a_shared_link_opens_the_same_view(address, page):
-    view = link.encode(Settings(images=16, T=11, v_init=0.25))
+    view = link.encode(Scene(Settings(images=16, T=11, v_init=0.25)))
     help.open_page(page, f"{address}/?{link.PARAMETER}={view}")
     help.until_done(page)
     assert len(help.line(page, "Accuracy", 1)) == 11
@@ -90,7 +91,7 @@ def test_a_shared_link_opens_the_same_view(address, page):
 
 def test_every_chart_is_drawn_while_results_come_in(address, page):
     for T in range(20, 26):
-        help.open_page(page, f"{address}/?{link.PARAMETER}={link.encode(Settings(images=16, T=T))}")
+        help.open_page(page, f"{address}/?{link.PARAMETER}={link.encode(Scene(Settings(images=16, T=T)))}")
         help.until_done(page)
         page.wait_for_function(
             "Array.from(document.querySelectorAll('.plot')).every(plot => plot._fullData && plot.dataset.painted)",
@@ -149,7 +150,7 @@ def test_a_figure_is_exported_by_key(address, page):
     page.locator(css).focus()
     with page.expect_download(timeout=help.WAIT) as download:
         page.keyboard.press("s")
-    assert "T = 8, v_init = 0.50" in download.value.path().read_text()
+    assert "T = 8, v_init = 0.00" in download.value.path().read_text()
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
@@ -200,6 +201,54 @@ def test_time_plays_in_the_browser(address, page):
     player.get_by_role("button", name="Pause").click(timeout=help.WAIT)
     assert "t = 16 of 16" not in player.locator(".time").inner_text()
     assert player.locator(".equation").inner_text() != equation
+
+
+def test_time_is_played_by_keys_and_by_clicks_in_the_charts(address, page):
+    help.open_page(page, f"{address}/membrane_lab{SMALL}")
+    player, clock = page.locator(".player"), page.locator(".player .time")
+    player.locator(".row").first.wait_for(timeout=help.WAIT)
+    player.focus()
+    page.keyboard.press("Home")
+    assert clock.inner_text() == "t = 1 of 16"
+    page.keyboard.press("ArrowRight")
+    assert clock.inner_text() == "t = 2 of 16"
+    page.keyboard.press(" ")
+    player.get_by_role("button", name="Pause").wait_for(timeout=help.WAIT)
+    page.keyboard.press(" ")
+    player.get_by_role("button", name="Play").wait_for(timeout=help.WAIT)
+    css = help.chart(page, "Membrane")
+    page.locator(css).scroll_into_view_if_needed()
+    place = """([css, t]) => { const plot = document.querySelector(css), box = plot.getBoundingClientRect();
+               const { xaxis, yaxis, _size } = plot._fullLayout, { x, y } = plot._fullData[0];
+               return [box.x + _size.l + xaxis.d2p(t), box.y + _size.t + (y && yaxis.d2p(y[x.indexOf(t)]))]; }"""
+    page.wait_for_timeout(500)
+    x, y = page.evaluate(place, [css, 5])
+    page.mouse.move(x, y)
+    page.locator(".hoverlayer .hovertext").first.wait_for(timeout=help.WAIT)
+    page.mouse.click(x, y)
+    player.get_by_text("t = 5 of 16").wait_for(timeout=help.WAIT)
+    for name in ("Membrane", "Decoded", "Spikes of"):
+        line = page.locator(help.chart(page, name) + " .playhead").bounding_box()
+        expected, _ = page.evaluate(place, [help.chart(page, name), 5])
+        assert abs(line["x"] + line["width"] / 2 - expected) < 2
+
+
+def test_reloading_the_page_keeps_the_view(address, page):
+    help.open_page(page, f"{address}/theory{SMALL}")
+    entries = page.evaluate("window.history.length")
+    plain = page.url
+    nudge(page, "v_init (share of θ)", "ArrowRight", 30)
+    page.locator(".katex").filter(has_text="0.30").first.wait_for(timeout=help.WAIT)
+    page.wait_for_function("old => window.location.href !== old", arg=plain, timeout=help.WAIT)
+    page.wait_for_timeout(500)  # the numbers follow the equation
+    shown = page.locator("[data-testid=stMetricValue]").nth(1).inner_text()
+    assert page.evaluate("window.history.length") == entries
+    help.open_page(page, page.url)
+    assert page.locator("[data-testid=stMetricValue]").nth(1).inner_text() == shown
+    page.get_by_role("link", name="Explorer").click()
+    help.until_done(page)
+    page.wait_for_function("window.location.search.startsWith('?view=')", timeout=help.WAIT)
+    assert len(help.line(page, "Accuracy", 1)) == 16
 
 
 def test_the_equaliser_acts_while_it_is_dragged(address, page):

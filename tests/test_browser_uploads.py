@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from explorer.ui import link
+from explorer.ui.scene import Scene
 from explorer.ui.settings import Settings
 from explorer.zoo.registry import load
 from tests import browser_help as help
 from tests.pictures import picture
 
-SMALL = f"?{link.PARAMETER}={link.encode(Settings(images=16, T=8))}"
+SMALL = f"?{link.PARAMETER}={link.encode(Scene(Settings(images=16, T=8)))}"
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ def simulate(
         Class scores after every step, and what the record asked for.
 
     Raises:
-        SpecError: images or record do not fit the network.
+        SpecError: images or record do not fit the network, or there is no such device.
         Cancelled: stop said so.
     """
     parts = []
@@ -80,7 +80,9 @@ def simulate_chunks(
         raise SpecError("images: at least 1 image, got none. Choose a data source with images.")
     for name in spec.record.sites:
         _check_neurons(snn, name, spec)
-    if spec.device == "cuda" or (spec.device == "auto" and torch.cuda.is_available()):
+    if spec.device == "cuda" and not torch.cuda.is_available():
+        raise SpecError("device: PyTorch finds no CUDA GPU here. Choose 'auto' or 'cpu'.")
+    if spec.device != "cpu" and torch.cuda.is_available():
         from explorer.engine.cuda import simulate_on_cuda
 
         yield from simulate_on_cuda(snn, images, spec, stop=stop)

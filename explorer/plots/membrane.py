@@ -42,9 +42,10 @@ def sawtooth(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([[0.0], t]), np.concatenate([[trace.v0], v])
 
 
-def membrane_figure(traces: Sequence[Trace], playhead: int | None = None) -> go.Figure:
+def membrane_figure(traces: Sequence[Trace]) -> go.Figure:
     """Draw v(t) with threshold, spikes and resets, one line per setting; axes in activation units and steps."""
     figure = theme.new_figure(330, theme.STEP, theme.POTENTIAL)
+    figure.update_layout(margin_r=84)
     for i, trace in enumerate(traces):
         colour = theme.COLORWAY[i % 4]
         t, v = sawtooth(trace)
@@ -71,17 +72,15 @@ def membrane_figure(traces: Sequence[Trace], playhead: int | None = None) -> go.
         figure.add_hline(
             y=theta,
             line={"color": theme.GREY, "dash": "dash", "width": 1.5},
-            annotation_text=f"θ = {theta:.4g}",
-            annotation_position="top right",
+            annotation={"text": f"θ = {theta:.4g}", "x": 1, "xanchor": "left", "yanchor": "middle"},
         )
-    if playhead is not None:
-        figure.add_vline(x=playhead, line={"color": theme.PINK, "width": 1.5})
     return figure
 
 
 def convergence_figure(traces: Sequence[Trace]) -> go.Figure:
     """Draw the decoded value a_hat(t) = theta n(t) / t as it approaches the ANN's activation (grey line)."""
     figure = theme.new_figure(240, theme.STEP, "decoded â(t) (activation units)")
+    figure.update_layout(margin_r=84)
     for i, trace in enumerate(traces):
         figure.add_scatter(
             x=np.arange(1, len(trace.z) + 1),
@@ -95,8 +94,7 @@ def convergence_figure(traces: Sequence[Trace]) -> go.Figure:
         figure.add_hline(
             y=traces[0].a,
             line={"color": theme.GREY, "width": 1.5},
-            annotation_text=f"a = {traces[0].a:.4g}",
-            annotation_position="bottom right",
+            annotation={"text": f"a = {traces[0].a:.4g}", "x": 1, "xanchor": "left", "yanchor": "middle"},
         )
     return figure
 

@@ -125,24 +125,35 @@ def parts_figure(names: Sequence[str], parts: Mapping[str, np.ndarray], squared:
 
 
 def potential_figure(counts: np.ndarray, edges: np.ndarray) -> go.Figure:
-    """Draw the distribution of v(T) / theta: below 0 is charge owed, above 1 charge that could not be sent."""
+    """Draw the distribution of v(T) / theta: below 0 is charge owed, above 1 charge that could not be sent.
+
+    Drawn from -2 to 3; how many lie beyond is written at either end, because silent neurons may lie far below.
+    """
+    low, high = -2.0, 3.0
     figure = theme.new_figure(300, "potential at the end, v(T) / θ", "share of neurons (%)")
     centres = (edges[1:] + edges[:-1]) / 2
     share = 100 * counts / max(counts.sum(), 1)
+    shown = (centres > low) & (centres < high)
     colour = np.where(centres < 0, theme.BLUE, np.where(centres > 1, theme.ORANGE, theme.GREEN))
     figure.add_bar(
-        x=centres.astype(np.float32),
-        y=share.astype(np.float32),
-        marker={"color": colour.tolist()},
+        x=centres[shown].astype(np.float32),
+        y=share[shown].astype(np.float32),
+        marker={"color": colour[shown].tolist()},
         width=float(edges[1] - edges[0]),
         showlegend=False,
         hovertemplate="v/θ ≈ %{x:.2f}<br>%{y:.2f} %<extra></extra>",
     )
     for x in (0.0, 1.0):
         figure.add_vline(x=x, line={"color": theme.GREY, "dash": "dash", "width": 1.2})
-    reached = np.cumsum(counts) / max(counts.sum(), 1)
-    first, last = int(np.searchsorted(reached, 0.001)), min(int(np.searchsorted(reached, 0.999)), len(counts) - 1)
-    figure.update_xaxes(range=[min(float(edges[first]), -0.5), max(float(edges[last + 1]), 1.5)])
+    beyond = {
+        "left": f"← {share[centres < low].sum():.1f} % below {low:g}",
+        "right": f"{share[centres > high].sum():.1f} % above {high:g} →",
+    }
+    for side, text in beyond.items():
+        figure.add_annotation(
+            text=text, x=float(side == "right"), xanchor=side, y=1.1, xref="paper", yref="paper", showarrow=False
+        )
+    figure.update_xaxes(range=[low, high])
     return figure
 
 

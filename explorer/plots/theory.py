@@ -136,13 +136,14 @@ def square_figure(x: np.ndarray, theta: float, T: int, v_init: float) -> go.Figu
 def density_figure(x: np.ndarray, theta: float) -> go.Figure:
     """Draw how the inputs are distributed."""
     figure = theme.new_figure(260, "input x (activation units)", "share of inputs (%)")
-    share, edges = np.histogram(x, bins=50, range=(0, max(1.3 * theta, float(np.quantile(x, 0.999)))))
+    width = theta / 40
+    share, edges = np.histogram(x, np.arange(max(52, np.ceil(np.quantile(x, 0.999) / width)) + 1) * width)
     figure.add_bar(
         x=(edges[1:] + edges[:-1]) / 2,
         y=100 * share / x.size,
         showlegend=False,
         marker={"color": theme.GREEN},
-        width=edges[1] - edges[0],
+        width=width,
         hovertemplate="x ≈ %{x:.3g}<br>%{y:.2f} %<extra></extra>",
     )
     figure.add_vline(x=theta, line={"color": theme.GREY, "dash": "dash"}, annotation_text="θ")

@@ -8,20 +8,13 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import accuracy
-from explorer.ui import cache, explorer_parts, frame, state
+from explorer.ui import cache, explorer_parts, frame, state, widgets
 from explorer.ui.components import chart
 from explorer.ui.results import wilson
 from explorer.ui.runner import Job
+from explorer.ui.scene import ABLATIONS
 from explorer.ui.settings import Settings
 
-KINDS = {
-    "none": "None",
-    "v_init": "v_init by T",
-    "start": "Initialisation kinds",
-    "percentile": "Threshold percentile by T",
-    "scale": "One layer's threshold",
-    "potential": "One layer's potential",
-}
 V_INITS = [round(0.1 * i, 1) for i in range(11)]
 PERCENTILES = [95.0, 97.0, 98.0, 99.0, 99.5, 99.9, 100.0]
 
@@ -67,15 +60,10 @@ def choose(view: frame.View) -> Plan | None:
     row = st.container(horizontal=True)
     row.button("Pin this run", key="pin", icon=":material/keep:", on_click=state.pin)
     row.button("Forget pins", key="unpin", disabled=not state.pins(), on_click=state.unpin)
-    kind = st.segmented_control(
-        "Ablation",
-        list(KINDS),
-        format_func=lambda name: KINDS[name],
-        default="none",
-        key="ablation",
-        required=True,
-        help="Runs many settings one after another on up to 64 images, refined live.",
-    )
+    kind = widgets.segments("ablation")
+    left, right = st.columns(2)
+    widgets.toggle("log_axis", at=left)
+    widgets.toggle("published", at=right)
     base = replace(view.settings.look(), images=min(view.settings.images, 64))
     return plan(kind or "none", base, list(view.look.shapes))
 
@@ -90,18 +78,12 @@ def draw(view: frame.View, runs: explorer_parts.Runs, chosen: Plan | None) -> No
     jobs = ask(runs, chosen)
     curves, ablation = jobs[: len(runs.wanted)], jobs[len(runs.wanted) :]
     known = [(name, job.result) for name, job in zip(runs.names, curves) if job.result.images]
-    left, right = st.columns(2)
-    log = left.toggle("Logarithmic T axis", value=True, key="log_axis")
-    published = right.toggle(
-        "Published OPI figures",
-        value=True,
-        key="published",
-        help="Bu et al. 2022, full CIFAR-10 test set, "
-        "networks trained with their recipe; ours are other weights and fewer images.",
-    )
+    display = state.display()
     shown = [explorer_parts.as_curve(name, result) for name, result in known]
     ann = known[0][1].ann_top1 if known and known[0][1].labelled else None
-    figure = accuracy.accuracy_figure(shown, ann, log, accuracy.PUBLISHED if published else None, 420)
+    figure = accuracy.accuracy_figure(
+        shown, ann, display.log_axis, accuracy.PUBLISHED if display.published else None, 420
+    )
     images = min((result.images for _, result in known), default=0)
     chart(
         figure,
@@ -126,7 +108,7 @@ def draw(view: frame.View, runs: explorer_parts.Runs, chosen: Plan | None) -> No
 def _ablation(chosen: Plan, jobs: list[Job]) -> None:
     results = [job.result for job in jobs]
     done = min(result.images for result in results)
-    st.subheader(KINDS[chosen.kind])
+    st.subheader(ABLATIONS[chosen.kind])
     T = jobs[0].settings.T
     if chosen.kind in ("v_init", "percentile"):
         grid = np.array([100 * r.top1 if r.images else np.full(T, np.nan) for r in results])
@@ -148,7 +130,7 @@ def _ablation(chosen: Plan, jobs: list[Job]) -> None:
         )
         alt = "Change of accuracy when one layer is changed."
     settings = jobs[0].settings
-    chart(figure, f"ablation_{chosen.kind}", alt, note=f"{KINDS[chosen.kind]} around {settings.note(done)}")
+    chart(figure, f"ablation_{chosen.kind}", alt, note=f"{ABLATIONS[chosen.kind]} around {settings.note(done)}")
     low, high = wilson(results[0].hits[-1:], results[0].images)
     st.caption(
         f"At least {done} images each (the first of {settings.source}), T up to {T}, {_seed(chosen)}; around "

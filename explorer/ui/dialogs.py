@@ -55,9 +55,7 @@ def settle() -> None:
         if cache.missing(chosen):
             state.say(cache.gone(chosen))
             state.change(**{name: default if cache.missing(before) else before, "layer": "", "sites": ()})
-    st.session_state["pins"] = [
-        pin for pin in state.pins() if not cache.missing(pin.network) and not cache.missing(pin.source)
-    ]
+    state.unpin(but=lambda pin: not cache.missing(pin.network) and not cache.missing(pin.source))
 
 
 def fetch() -> None:

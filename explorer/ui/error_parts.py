@@ -8,12 +8,11 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import accuracy, rates
-from explorer.ui import cache, frame, state
+from explorer.ui import cache, frame, state, widgets
 from explorer.ui.components import chart, equaliser
 from explorer.ui.explorer_parts import _effective, histogram, staircase_start
 from explorer.ui.results import EDGES_A, EDGES_V, PARTS, rate_edges
 from explorer.ui.runner import Job
-from explorer.ui.settings import BY_NAME
 
 
 def equalisers(view: frame.View) -> None:
@@ -43,13 +42,8 @@ def equalisers(view: frame.View) -> None:
                 moved,
             )
     st.button("Reset layers", key="reset_layers", disabled=not settings.sites, on_click=lambda: state.change(sites=()))
-    st.selectbox(
-        BY_NAME["layer"].label,
-        list(view.look.shapes),
-        key=state.key("layer"),
-        help=BY_NAME["layer"].help,
-        persist_state="session",
-    )
+    widgets.select("layer", view.look.shapes)
+    widgets.toggle("squared")
 
 
 def ask(view: frame.View) -> list[Job]:
@@ -67,12 +61,7 @@ def draw(view: frame.View) -> None:
         return
     st.session_state["shown_result"] = result
     names = list(result.sites)
-    squared = st.toggle(
-        "Squared error",
-        key="squared",
-        help="Signed: parts add up to the mean error. Squared: each part's "
-        "share of the mean squared error, the mean of part times total.",
-    )
+    squared = state.display().squared
     parts = {part: np.array([result.sites[name].share(part, squared) for name in names]) for part in PARTS}
     parts["total"] = np.array(
         [result.sites[name].mean_square if squared else result.sites[name].mean for name in names]
@@ -98,7 +87,7 @@ def draw(view: frame.View) -> None:
         st.caption(
             f"{100 * sums.below / sums.n:.1f} % below 0 (inhibited, or sent more than received), "
             f"{100 * sums.above / sums.n:.1f} % above θ (could not send it all: at most one spike a step). "
-            "The axis leaves out the outermost 0.2 %: press Autoscale in the chart's bar to see them."
+            "What lies beyond the axis is counted at its ends."
         )
     with right:
         st.subheader("Worst channels")
@@ -124,9 +113,7 @@ def _channel(view: frame.View) -> None:
     seen = cache.channel(replace(s.look(), layer=s.layer, channel=s.channel, images=16))
     st.subheader(f"Inside channel {s.channel} of {s.layer}")
     size = view.look.shapes[s.layer][0]
-    st.number_input(
-        "Channel", 0, size - 1, key=state.key("channel"), help=BY_NAME["channel"].help, persist_state="session"
-    )
+    widgets.number("channel", size - 1)
     left, right = st.columns(2)
     note = f"{s.note(seen.images)}, {s.layer}, channel {s.channel}"
     with left:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from explorer.plots import accuracy, membrane, rates
-from explorer.ui import cache, frame, state
+from explorer.ui import cache, frame, state, widgets
 from explorer.ui.components import chart
 from explorer.ui.results import EDGES_A, Result, rate_edges, wilson
 from explorer.ui.runner import Job
-from explorer.ui.settings import BY_NAME, PRESETS, Settings
+from explorer.ui.settings import PRESETS, Settings
 
 
 def picture(pixels: np.ndarray, width: int = 150) -> None:
@@ -26,8 +28,7 @@ def image_and_scores(view: frame.View) -> None:
     look, T = view.look, view.settings.T
     left, right = st.columns([1, 3])
     with left:
-        field = BY_NAME["image"]
-        st.number_input("Image number", 0, 9999, key=state.key("image"), help=field.help, persist_state="session")
+        widgets.number("image")
         picture(look.picture)
         if look.label is not None:
             st.caption(f"True class: **{look.classes[look.label]}**")
@@ -46,26 +47,19 @@ def image_and_scores(view: frame.View) -> None:
         )
 
 
+def place(shape: tuple[int, ...], columns: Sequence[Any]) -> None:
+    """Draw the choice of channel, row and column in a layer of this shape."""
+    for column, name, size in zip(columns, ("channel", "row", "column"), (*shape, 1, 1)[:3], strict=False):
+        widgets.number(name, size - 1, at=column)
+
+
 def neuron(view: frame.View) -> None:
     """Draw the choice of a neuron and its membrane trace."""
     settings, look = view.settings, view.look
     st.subheader("One neuron's membrane")
     columns = st.columns([3, 1, 1, 1])
-    field = BY_NAME["layer"]
-    columns[0].selectbox(
-        field.label, list(look.shapes), key=state.key("layer"), help=field.help, persist_state="session"
-    )
-    shape = look.shapes[settings.layer]
-    for column, name, size in zip(columns[1:], ("channel", "row", "column"), (*shape, 1, 1)[:3], strict=False):
-        column.number_input(
-            BY_NAME[name].label,
-            0,
-            max(size - 1, 0),
-            key=state.key(name),
-            help=BY_NAME[name].help,
-            persist_state="session",
-            disabled=size <= 1,
-        )
+    widgets.select("layer", look.shapes, at=columns[0])
+    place(look.shapes[settings.layer], columns[1:])
     trace = cache.trace(replace(settings, images=16), "v(t)", frame.neuron_index(settings, look))
     chart(
         membrane.membrane_figure([trace]),
@@ -114,15 +108,18 @@ def as_curve(name: str, result: Result) -> accuracy.Curve:
 def curves(view: frame.View, asked: Runs) -> None:
     """Draw accuracy against T; refined while images come in."""
     jobs = asked.ask()
-    st.subheader("Accuracy against time-steps")
     mine, before = jobs[0].result, st.session_state.get("shown_result")
     if mine.images:
         st.session_state["shown_result"] = mine
-    elif before is not None:
+    waiting = before is not None and not mine.images
+    if before is not None and waiting:
+        mine = before
+    what = "Accuracy" if mine.labelled else "Agreement with the ANN"
+    st.subheader(f"{what} against time-steps")
+    if waiting:
         st.caption(
             ":material/hourglass_top: The first images of the new settings are being simulated; until then, those before."  # noqa: E501
         )
-        mine = before
     if mine.images:
         low, high = wilson(mine.hits[-1:], mine.images)
         columns = st.columns(4)
@@ -144,7 +141,7 @@ def curves(view: frame.View, asked: Runs) -> None:
     chart(
         figure,
         "accuracy",
-        f"Accuracy against time-steps with 95 % intervals: {value}.",
+        f"{what} against time-steps with 95 % intervals: {value}.",
         note=view.settings.note(mine.images),
     )
     frame.assumptions(view.settings, jobs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -14,12 +15,14 @@ from explorer.ui.settings import Settings
 if TYPE_CHECKING:  # it imports torch, and the frame is to appear before that
     from explorer.ui.runner import Job
 
+LAYOUT = Path(__file__).with_name("layout.css")
 OWNER = "owner"
 TELLING = 0.55  # activation, as a share of theta, of the neuron shown first: it spikes often and is not clipped
 
 
 def top(title: str) -> None:
     """Draw the page's title and the message left by the last action, if any."""
+    st.html(LAYOUT)
     st.title(title)
     preload()
     message = st.session_state.get("message")

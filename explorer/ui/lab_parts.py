@@ -8,10 +8,10 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import membrane, rates, theme
-from explorer.ui import cache, frame, state
+from explorer.ui import cache, frame, state, widgets
 from explorer.ui.components import chart, player
-from explorer.ui.explorer_parts import picture
-from explorer.ui.settings import BY_NAME, PRESETS, Settings
+from explorer.ui.explorer_parts import picture, place
+from explorer.ui.settings import PRESETS, Settings
 
 THUMBNAILS = 8
 
@@ -19,15 +19,8 @@ THUMBNAILS = 8
 def images(view: frame.View) -> None:
     """Draw thumbnails to choose from, all images or only those the SNN gets wrong."""
     columns = st.columns([1, 3])
-    columns[0].number_input(
-        "Image number", 0, 9999, key=state.key("image"), help=BY_NAME["image"].help, persist_state="session"
-    )
-    only_wrong = columns[1].toggle(
-        "Only images the SNN gets wrong",
-        key="only_wrong",
-        persist_state="session",
-        help="Among the first images of the present settings.",
-    )
+    widgets.number("image", at=columns[0])
+    only_wrong = widgets.toggle("only_wrong", at=columns[1])
     start = view.settings.image
     choice = list(range(start, start + THUMBNAILS))
     if only_wrong:
@@ -54,22 +47,16 @@ def images(view: frame.View) -> None:
 def rate_map(view: frame.View) -> None:
     """Draw all feature maps of the layer as firing rates; a click on a cell chooses that neuron."""
     settings, look = view.settings, view.look
-    st.selectbox(
-        BY_NAME["layer"].label,
-        list(look.shapes),
-        key=state.key("layer"),
-        help=BY_NAME["layer"].help,
-        persist_state="session",
-    )
+    widgets.select("layer", look.shapes)
     shape = (*look.shapes[settings.layer], 1, 1)[:3]
     rate = (look.counts[settings.layer] / settings.T).reshape(shape)
     cell = rates.place_of(shape, settings.channel, settings.row, settings.column)
     figure = rates.map_figure(rates.tiles(rate), "rate (spikes per step)", cell, 440)
 
     def clicked(point: dict) -> None:
-        place = rates.tile_at(shape, int(point["y"]), int(point["x"]))
-        if place is not None:
-            state.change(channel=place[0], row=place[1], column=place[2])
+        found = rates.tile_at(shape, int(point["y"]), int(point["x"]))
+        if found is not None:
+            state.change(channel=found[0], row=found[1], column=found[2])
 
     chart(
         figure,
@@ -77,11 +64,7 @@ def rate_map(view: frame.View) -> None:
         f"Firing rates of {settings.layer}: every channel's feature map. Click a cell.",
         on_click=clicked,
     )
-    names = ("channel", "row", "column")
-    for column, name, size in zip(st.columns(3), names, shape, strict=True):
-        column.number_input(
-            BY_NAME[name].label, 0, max(size - 1, 0), key=state.key(name), persist_state="session", disabled=size <= 1
-        )
+    place(shape, st.columns(3))
     st.caption(
         f"Each tile is one channel of {settings.layer}. Click a cell, or type the neuron's place, to see its membrane below."  # noqa: E501
     )
@@ -101,12 +84,13 @@ def three_starts(view: frame.View) -> None:
     traces = [_trace(view, name, settings) for name, settings in _starts(view.settings).items()]
     s = view.settings
     st.subheader(f"Neuron {s.layer}, channel {s.channel}, row {s.row}, column {s.column}")
-    chart(membrane.membrane_figure(traces), "lab_membrane", "Membrane potential under up to three settings.")
+    chart(membrane.membrane_figure(traces), "lab_membrane", "Membrane potential under up to three settings.", time=True)
     left, right = st.columns(2)
     with left:
-        chart(membrane.convergence_figure(traces), "lab_decoded", f"Decoded value approaching a = {traces[0].a:.3g}.")
+        alt = f"Decoded value approaching a = {traces[0].a:.3g}."
+        chart(membrane.convergence_figure(traces), "lab_decoded", alt, time=True)
     with right:
-        chart(membrane.current_figure(traces), "lab_current", "Input current per step.")
+        chart(membrane.current_figure(traces), "lab_current", "Input current per step.", time=True)
     st.caption(
         f"Image {s.image}, T = {s.T}, {s.describe()}, {view.look.device}. The current differs between settings "
         "because the layers before start differently, too."
@@ -116,6 +100,7 @@ def three_starts(view: frame.View) -> None:
 def play(view: frame.View) -> None:
     """Play the equation and the class scores step by step, in the browser."""
     st.subheader("Play time")
+    st.caption("The line in the charts of time stands where the player does. Click in one of them to go to a step.")
     player(_trace(view, "yours", view.settings), view.look.snn, view.look.classes, "player")
 
 
@@ -127,6 +112,7 @@ def raster(view: frame.View) -> None:
         membrane.raster_figure(spikes[:, :: max(1, spikes.shape[1] // 100)]),
         "raster",
         f"Spikes of {view.settings.layer} over {view.settings.T} steps.",
+        time=True,
     )
 
 

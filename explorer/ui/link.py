@@ -1,4 +1,4 @@
-"""The share link: settings as zlib-compressed JSON in base64url, in one query parameter.
+"""The share link: a scene as zlib-compressed JSON in base64url, in one query parameter.
 
 A link comes from a stranger, so its length and its unpacked size are capped and every value is put into range.
 """
@@ -9,9 +9,10 @@ import base64
 import binascii
 import json
 import zlib
+from dataclasses import replace
 from typing import Any
 
-from explorer.ui.settings import Settings, changes, clamp
+from explorer.ui.scene import Scene, pack, unpack
 
 PARAMETER, HIDE = "view", "hide"
 GROUPS = {
@@ -32,10 +33,14 @@ class LinkError(ValueError):
     """The link cannot be read; the message is for the visitor."""
 
 
-def encode(settings: Settings) -> str:
-    """Return the value of the query parameter for these settings; only what differs from the defaults is written."""
-    packed = zlib.compress(json.dumps(changes(settings), separators=(",", ":")).encode(), 9)
-    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+def encode(scene: Scene) -> str:
+    """Return the value of the query parameter for a scene; only what differs from the defaults is written.
+
+    Pins that would make the link too long to be read are left out.
+    """
+    packed = zlib.compress(json.dumps(pack(scene), separators=(",", ":")).encode(), 9)
+    text = base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+    return encode(replace(scene, pins=scene.pins[1:])) if len(text) > MAX_CHARACTERS and scene.pins else text
 
 
 def _unpack(text: str) -> dict[str, Any]:
@@ -62,10 +67,10 @@ def hidden(text: str) -> frozenset[str]:
     return frozenset(text[:MAX_CHARACTERS].split(",")) & GROUPS.keys()
 
 
-def decode(text: str) -> Settings:
-    """Return the settings a link holds, every value in its range.
+def decode(text: str) -> Scene:
+    """Return the scene a link holds, every value in its range.
 
     Raises:
         LinkError: the text is too long, damaged or not ours.
     """
-    return clamp(_unpack(text))
+    return unpack(_unpack(text))

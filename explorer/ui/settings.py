@@ -44,6 +44,8 @@ class Field:
             return value if value in self.options else self.default
         if isinstance(self.default, str):
             return value[:300] if isinstance(value, str) else self.default
+        if isinstance(self.default, bool):
+            return value if isinstance(value, bool) else self.default
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return self.default
         low = -math.inf if self.low is None else self.low
@@ -115,7 +117,7 @@ TABLE = (
     Field(
         "device", "Device", "auto", "Where the simulation runs. Automatic takes CUDA if it is there.", options=DEVICES
     ),
-    Field("image", "Image", 0, "Which evaluation image the single-image plots show.", 0, 9999, 1),
+    Field("image", "Image number", 0, "Which evaluation image the single-image plots show.", 0, 9999, 1),
     Field("layer", "Layer", "", "The site (one ReLU call) whose neuron and rates are shown. Empty: chosen for you."),
     Field("channel", "Channel", 0, "Channel of the neuron.", 0, 4095, 1),
     Field("row", "Row", 0, "Row of the neuron in its feature map.", 0, 1023, 1),
@@ -203,15 +205,19 @@ def clamp_sites(raw: Any) -> tuple[tuple[str, float | None, float | None], ...]:
     return tuple(entries[name] for name in sorted(entries))
 
 
+def from_table(table: tuple[Field, ...], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a value for every field of a table from untrusted ones, each put into its range."""
+    return {field.name: field.clamp(raw.get(field.name, field.default)) for field in table}
+
+
 def clamp(raw: Mapping[str, Any]) -> Settings:
     """Return settings from untrusted values: unknown names are dropped, the rest is put into range."""
-    known = {field.name: field.clamp(raw.get(field.name, field.default)) for field in TABLE}
-    return Settings(**known, sites=clamp_sites(raw.get("sites", ())))
+    return Settings(**from_table(TABLE, raw), sites=clamp_sites(raw.get("sites", ())))
 
 
-def changes(settings: Settings) -> dict[str, Any]:
-    """Return what differs from the defaults, as plain JSON values."""
-    plain, default = asdict(settings), asdict(Settings())
+def changes(chosen: Any) -> dict[str, Any]:
+    """Return what differs from the defaults of a dataclass (as `Settings`), as plain JSON values."""
+    plain, default = asdict(chosen), asdict(type(chosen)())
     return {name: value for name, value in plain.items() if value != default[name]}
 
 

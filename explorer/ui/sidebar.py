@@ -6,34 +6,8 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from explorer.ui import cache, dialogs, keys, link, state, tour
-from explorer.ui.settings import BY_NAME, PRESETS
-
-
-def _slider(name: str) -> None:
-    field = BY_NAME[name]
-    st.slider(
-        field.label,
-        field.low,
-        field.high,
-        step=field.step,
-        key=state.key(name),
-        help=field.help,
-        persist_state="session",
-    )
-
-
-def _choice(name: str) -> None:
-    field = BY_NAME[name]
-    options = dict(field.options or {})
-    st.selectbox(
-        field.label,
-        list(options),
-        format_func=lambda name: options.get(name, name),
-        key=state.key(name),
-        help=field.help,
-        persist_state="session",
-    )
+from explorer.ui import cache, dialogs, keys, link, state, tour, widgets
+from explorer.ui.settings import PRESETS
 
 
 def draw() -> None:
@@ -41,7 +15,7 @@ def draw() -> None:
     groups = {
         "presets": _presets,
         "network": _network,
-        "time": lambda: _slider("T"),
+        "time": lambda: widgets.slider("T"),
         "thresholds": _thresholds,
         "potential": _potential,
         "images": _images,
@@ -63,8 +37,8 @@ def _images() -> None:
             width="stretch",
             on_click=lambda: dialogs.open_dialog("images"),
         )
-        _slider("images")
-        _choice("device")
+        widgets.slider("images")
+        widgets.select("device")
 
 
 def _presets() -> None:
@@ -108,43 +82,31 @@ def _network() -> None:
 
 def _named(name: str, names: list[str], shown: dict[str, str], on_change: Callable[[], None] | None = None) -> None:
     """Draw a choice among names, the visitor's uploads and what is chosen now, whatever it is."""
-    field = BY_NAME[name]
     chosen = st.session_state[state.key(name)]
-    st.selectbox(
-        field.label,
-        list(dict.fromkeys([*names, *dialogs.mine(name), chosen])),
-        format_func=lambda one: shown.get(one, keys.label(one)),
-        key=state.key(name),
-        help=field.help,
-        persist_state="session",
-        on_change=on_change,
+    widgets.select(
+        name,
+        dict.fromkeys([*names, *dialogs.mine(name), chosen]),
+        lambda one: shown.get(one, keys.label(one)),
+        on_change,
     )
 
 
 def _thresholds() -> None:
-    _choice("rule")
+    widgets.select("rule")
     rule = st.session_state[state.key("rule")]
     if rule == "percentile":
-        _slider("p")
+        widgets.slider("p")
     if rule != "clip":
-        _choice("per")
-    _slider("scale")
+        widgets.select("per")
+    widgets.slider("scale")
 
 
 def _potential() -> None:
-    _choice("start")
-    _slider("v_init")
+    widgets.select("start")
+    widgets.slider("v_init")
     if st.session_state[state.key("start")] != "constant":
-        _slider("spread")
-        field = BY_NAME["seed"]
-        st.number_input(
-            field.label,
-            int(field.low or 0),
-            int(field.high or 0),
-            key=state.key("seed"),
-            help=field.help,
-            persist_state="session",
-        )
+        widgets.slider("spread")
+        widgets.number("seed")
 
 
 def _share() -> None:
@@ -158,5 +120,5 @@ def _share() -> None:
             persist_state="session",
             help="The link opens the app without these parts of the sidebar, so that a class moves only the others.",
         )
-        tail = f"?{link.PARAMETER}={link.encode(state.current())}" + (f"&{link.HIDE}={','.join(hide)}" if hide else "")
+        tail = f"?{link.PARAMETER}={link.encode(state.scene())}" + (f"&{link.HIDE}={','.join(hide)}" if hide else "")
         st.code(f"{st.context.url or ''}{tail}", language=None, wrap_lines=True)

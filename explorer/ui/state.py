@@ -5,15 +5,16 @@ Widgets use the keys `key(name)`; per-layer settings, pins and the history are p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
 
 from explorer.ui import link
+from explorer.ui.scene import DISPLAY, FIELDS, MAX_PINS, Display, Scene, clamp_display
 from explorer.ui.settings import TABLE, Settings, clamp, clamp_sites
 
 HISTORY = 50
-MAX_PINS = 4
 
 
 def key(name: str) -> str:
@@ -25,19 +26,19 @@ def begin() -> None:
     """Fill a fresh session: from the link it was opened with, else from the defaults."""
     session = st.session_state
     if "set_sites" in session:
-        for field in TABLE:
+        for field in FIELDS:
             session.setdefault(key(field.name), field.default)
         return
-    session["history"], session["pins"], session["message"] = [], [], None
-    settings = Settings()
+    session["history"], session["message"] = [], None
+    start = Scene()
     session["hidden"] = link.hidden(st.query_params.get(link.HIDE, ""))
     text = st.query_params.get(link.PARAMETER)
     if text:
         try:
-            settings = link.decode(text)
+            start = link.decode(text)
         except link.LinkError as error:
             session["message"] = f"{error} The app starts from its defaults; ask for the link again or go on from here."
-    put(settings)
+    put_scene(start)
 
 
 def hidden() -> frozenset[str]:
@@ -47,8 +48,21 @@ def hidden() -> frozenset[str]:
 
 def current() -> Settings:
     """Return the settings on screen; values a browser may have sent out of range are put back into it."""
-    raw: dict[str, Any] = {field.name: st.session_state.get(key(field.name), field.default) for field in TABLE}
-    return clamp(raw | {"sites": st.session_state.get("set_sites", ())})
+    return clamp(_raw(TABLE) | {"sites": st.session_state.get("set_sites", ())})
+
+
+def display() -> Display:
+    """Return how the pages show results."""
+    return clamp_display(_raw(DISPLAY))
+
+
+def scene() -> Scene:
+    """Return all that a link carries."""
+    return Scene(current(), display(), pins())
+
+
+def _raw(table: tuple[Any, ...]) -> dict[str, Any]:
+    return {field.name: st.session_state.get(key(field.name), field.default) for field in table}
 
 
 def put(settings: Settings) -> None:
@@ -56,6 +70,14 @@ def put(settings: Settings) -> None:
     for field in TABLE:
         st.session_state[key(field.name)] = getattr(settings, field.name)
     st.session_state["set_sites"] = clamp_sites(settings.sites)
+
+
+def put_scene(scene: Scene) -> None:
+    """Show another scene; only before the widgets are drawn or in a callback."""
+    put(scene.settings)
+    for field in DISPLAY:
+        st.session_state[key(field.name)] = getattr(scene.display, field.name)
+    st.session_state["pins"] = scene.pins
 
 
 def change(**values: Any) -> None:
@@ -70,46 +92,47 @@ def place(**values: Any) -> None:
         if st.session_state.get(key(name)) != value:
             st.session_state[key(name)] = value
     if st.session_state["history"]:
-        st.session_state["history"][-1] = current()
+        st.session_state["history"][-1] = scene()
 
 
-def remember(settings: Settings) -> None:
-    """Add the settings to the undo history, if they are new."""
-    history = st.session_state["history"]
-    if not history or history[-1] != settings:
-        history.append(settings)
+def remember() -> None:
+    """Add what is on screen to the undo history, if it is new."""
+    history, now = st.session_state["history"], scene()
+    if not history or history[-1] != now:
+        history.append(now)
         del history[:-HISTORY]
 
 
 def undo() -> None:
-    """Go back to the settings before these."""
+    """Go back to what was on screen before the last change."""
     history = st.session_state["history"]
     if len(history) > 1:
         history.pop()
-        put(history[-1])
+        put_scene(history[-1])
 
 
 def reset() -> None:
-    """Go back to the defaults, network and images kept."""
+    """Go back to the defaults; network, images and pins are kept."""
     now = current()
-    put(Settings(network=now.network, source=now.source, images=now.images, device=now.device))
+    kept = Settings(network=now.network, source=now.source, images=now.images, device=now.device)
+    put_scene(Scene(kept, pins=pins()))
 
 
-def pins() -> list[Settings]:
+def pins() -> tuple[Settings, ...]:
     """Return the pinned settings, oldest first."""
-    return list(st.session_state["pins"])
+    return st.session_state["pins"]
 
 
 def pin() -> None:
     """Pin the present settings, so that their curve stays for comparison."""
     entry = current().look()
-    kept = [other for other in st.session_state["pins"] if other != entry]
-    st.session_state["pins"] = [*kept, entry][-MAX_PINS:]
+    kept = [other for other in pins() if other != entry]
+    st.session_state["pins"] = (*kept, entry)[-MAX_PINS:]
 
 
-def unpin() -> None:
-    """Forget all pinned settings."""
-    st.session_state["pins"] = []
+def unpin(but: Callable[[Settings], bool] = lambda settings: False) -> None:
+    """Forget the pinned settings, but those."""
+    st.session_state["pins"] = tuple(filter(but, pins()))
 
 
 def say(message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,26 @@ from typing import Any
 import streamlit as st
 
 from explorer.ui import link, state
-from explorer.ui.settings import Settings, clamp
+from explorer.ui.scene import Scene, unpack
 
 LESSONS = Path(__file__).resolve().parents[2] / "assets" / "lessons"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its title, what to look at, the page and the settings it opens."""
+    """One step: its title, what to look at, the page and the scene it opens."""
 
     title: str
     text: str
     page: str
-    settings: Settings
+    scene: Scene
 
 
 @cache
 def steps() -> tuple[Step, ...]:
     """Return the steps in order."""
     raw: list[dict[str, Any]] = json.loads((LESSONS / "tour.json").read_text(encoding="utf-8"))
-    return tuple(Step(one["title"], one["text"], one["page"], clamp(one["settings"])) for one in raw)
+    return tuple(Step(one["title"], one["text"], one["page"], unpack(one["scene"])) for one in raw)
 
 
 def draw() -> None:
@@ -51,14 +51,14 @@ def draw() -> None:
             step = steps()[chosen]
             st.info(f"**{chosen + 1}. {step.title}**  \n{step.text}")
             st.code(
-                f"{'' if step.page == 'explorer' else step.page}?{link.PARAMETER}={link.encode(step.settings)}",
+                f"{'' if step.page == 'explorer' else step.page}?{link.PARAMETER}={link.encode(step.scene)}",
                 language=None,
                 wrap_lines=True,
             )
 
 
 def _open(step: Step, i: int) -> None:
-    state.put(step.settings)
+    state.put_scene(replace(step.scene, pins=state.pins()))
     st.session_state["tour"] = i
 
 

@@ -36,6 +36,19 @@ function dress(layout, node) {
   return layout;
 }
 
+// The player's clock (player.js): a line where it stands, drawn over the chart so that zoom and traces stay untouched.
+const CLOCK = "explorer:clock";
+
+function standAt(node, t) {
+  const layout = node._fullLayout;
+  if (!layout || !t) return;
+  let line = node.querySelector(".playhead");
+  if (!line) { line = document.createElement("div"); line.className = "playhead"; node.append(line); }
+  const x = layout.xaxis.d2p(t), { l, t: top, h } = layout._size;
+  line.hidden = !(x >= 0 && x <= layout.xaxis._length);
+  Object.assign(line.style, { left: `${l + x - 1}px`, top: `${top}px`, height: `${h}px` });
+}
+
 function plain(value) { return value === undefined || value === null ? null : (typeof value === "object" ? null : value); }
 
 // Files to take away. Each carries its title and the settings it was made with, and is drawn dark on white: paper and
@@ -161,6 +174,19 @@ export default function ({ data, parentElement, setTriggerValue }) {
       state.figure = figure;
       drawn.then(() => {
         node.dataset.painted = String(Number(node.dataset.painted || 0) + 1);
+        if (first && data.time) {
+          const follow = event => {
+            if (state.gone) window.removeEventListener(CLOCK, follow);
+            else standAt(node, event.detail.t);
+          };
+          window.addEventListener(CLOCK, follow);
+          node.on("plotly_afterplot", () => standAt(node, window.__explorerClock));
+          node.on("plotly_click", event => {
+            const to = Math.round(event.points[0].x);
+            window.dispatchEvent(new CustomEvent(CLOCK, { detail: { to } }));
+          });
+        }
+        if (data.time) standAt(node, window.__explorerClock);
         if (first) {
           node.on("plotly_click", event => {
             const point = event.points[0];

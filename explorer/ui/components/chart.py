@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,11 @@ def chart(
     alt: str,
     on_click: Callable[[dict[str, Any]], None] | None = None,
     note: str | None = None,
+    time: bool = False,
 ) -> None:
     """Show a figure; alt says what to see. on_click gets the clicked point (x, y, z, curve, custom) before the rerun.
 
+    time: the x axis is time-steps, and shows where the player stands; a click moves the player there.
     Exported files carry alt as their title and note, the settings line, below it (None: the settings on screen).
     """
     address = serve_plotly()
@@ -74,15 +77,17 @@ def chart(
         st.plotly_chart(figure, key=f"{key}_plain", theme="streamlit", alt=alt)
         return
     height = int(figure.layout.height or 360)
-    settings = state.last_good() or state.current()
+    scene = state.scene()
+    scene = replace(scene, settings=state.last_good() or scene.settings)
     data = {
         "figure": figure.to_json(),
         "library": address,
         "alt": alt,
         "height": height,
         "name": key,
-        "note": settings.note() if note is None else note,
-        "view": f"?{link.PARAMETER}={link.encode(settings)}",
+        "time": time,
+        "note": scene.settings.note() if note is None else note,
+        "view": f"?{link.PARAMETER}={link.encode(scene)}",
     }
 
     def clicked() -> None:

@@ -1,4 +1,5 @@
-const states = new WeakMap();
+// One clock for the page: charts of time show where the player stands, and a click in one of them moves the player there.
+const CLOCK = "explorer:clock", states = new WeakMap();
 export default function ({ data, parentElement }) {
   const find = css => parentElement.querySelector(css);
   const record = JSON.parse(data.record), T = record.z.length;
@@ -10,6 +11,8 @@ export default function ({ data, parentElement }) {
   const high = Math.max(...record.scores.flat(), 1e-9), low = Math.min(...record.scores.flat(), 0);
   function show() {
     const t = state.t, i = t - 1, before = i ? record.v[i - 1] : record.v0;
+    window.__explorerClock = t;
+    window.dispatchEvent(new CustomEvent(CLOCK, { detail: { t } }));
     slider.value = t; find(".time").textContent = `t = ${t} of ${T}`;
     let n = 0; for (let k = 0; k <= i; k++) n += record.z[k];
     find(".equation").textContent =
@@ -20,20 +23,33 @@ export default function ({ data, parentElement }) {
     find(".scores").replaceChildren(...scores.map((score, k) => {
       const row = document.createElement("div"); row.className = "row" + (k === best ? " best" : "");
       const name = document.createElement("span"); name.textContent = record.classes[k];
-      const bar = document.createElement("div"); bar.className = "bar";
-      bar.style.width = `${100 * (score - low) / (high - low)}%`;
+      const lane = document.createElement("div"), bar = document.createElement("div");
+      lane.className = "lane"; bar.className = "bar"; lane.append(bar);
+      bar.style.left = `${100 * (Math.min(score, 0) - low) / (high - low)}%`;
+      bar.style.width = `${100 * Math.abs(score) / (high - low)}%`;
       const value = document.createElement("span"); value.textContent = score.toFixed(2);
-      row.append(name, bar, value); return row;
+      row.append(name, lane, value); return row;
     }));
   }
   function pause() { clearInterval(state.timer); state.timer = null; button.textContent = "Play"; }
-  button.onclick = () => {
+  function go(t) { pause(); state.t = Math.min(Math.max(t, 1), T); show(); }
+  function toggle() {
     if (state.timer) return pause();
     if (state.t >= T) { state.t = 1; show(); }
     button.textContent = "Pause";
     state.timer = setInterval(() => { if (state.t >= T) return pause(); state.t += 1; show(); }, 160);
+  }
+  const jumps = { ArrowLeft: () => state.t - 1, ArrowRight: () => state.t + 1, Home: () => 1, End: () => T };
+  button.onclick = toggle;
+  slider.oninput = () => go(Number(slider.value));
+  find(".player").onkeydown = event => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === " " && event.target !== button) { event.preventDefault(); toggle(); }
+    if (jumps[event.key] && event.target !== slider) { event.preventDefault(); go(jumps[event.key]()); }
   };
-  slider.oninput = () => { pause(); state.t = Number(slider.value); show(); };
+  const asked = event => { if (event.detail.to) go(event.detail.to); };
+  window.removeEventListener(CLOCK, state.asked);
+  window.addEventListener(CLOCK, state.asked = asked);
   show();
-  return () => clearInterval(state.timer);
+  return () => { clearInterval(state.timer); window.removeEventListener(CLOCK, asked); };
 }

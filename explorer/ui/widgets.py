@@ -1,0 +1,66 @@
+"""Widgets of the tables of fields: label, range, help and session key come from there; pages only place them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import streamlit as st
+
+from explorer.ui import state
+from explorer.ui.scene import BY_NAME
+
+
+def _common(name: str) -> dict[str, Any]:
+    return {"key": state.key(name), "help": BY_NAME[name].help, "persist_state": "session"}
+
+
+def slider(name: str, at: Any = st) -> Any:
+    """Draw a field as a slider; at: the column or container it goes to."""
+    field = BY_NAME[name]
+    return at.slider(field.label, field.low, field.high, step=field.step, **_common(name))
+
+
+def number(name: str, high: int | None = None, at: Any = st) -> Any:
+    """Draw a whole number; high: its present upper end, where that is not the field's. Only one value: disabled."""
+    field = BY_NAME[name]
+    low, high = int(field.low or 0), int(field.high or 0) if high is None else high
+    return at.number_input(field.label, low, high, disabled=high <= low, **_common(name))
+
+
+def toggle(name: str, at: Any = st) -> bool:
+    """Draw a field that is on or off."""
+    return at.toggle(BY_NAME[name].label, **_common(name))
+
+
+def select(
+    name: str,
+    options: Iterable[str] | None = None,
+    shown: Callable[[str], str] | None = None,
+    on_change: Callable[[], None] | None = None,
+    at: Any = st,
+) -> Any:
+    """Draw a choice among the field's options, or among those given; shown(option) is what is read."""
+    field = BY_NAME[name]
+    names = dict(field.options or {})
+    return at.selectbox(
+        field.label,
+        list(names if options is None else options),
+        format_func=shown or (lambda one: names.get(one, one)),
+        on_change=on_change,
+        **_common(name),
+    )
+
+
+def radio(name: str, at: Any = st) -> Any:
+    """Draw a choice among the field's options, all in sight."""
+    names = BY_NAME[name].options or {}
+    return at.radio(BY_NAME[name].label, list(names), format_func=names.get, horizontal=True, **_common(name))
+
+
+def segments(name: str, at: Any = st) -> Any:
+    """Draw a choice among the field's options as a row of buttons, of which one is always pressed."""
+    names = BY_NAME[name].options or {}
+    return at.segmented_control(
+        BY_NAME[name].label, list(names), format_func=lambda one: names[one], required=True, **_common(name)
+    )
