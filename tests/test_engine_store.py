@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -118,6 +119,22 @@ def test_back_ends_agree_bit_for_bit(networks, which, monkeypatch):
     monkeypatch.setenv("EXPLORER_KERNELS", "torch")
     assert isinstance(backend(), TorchBackend)
     equal(simulate(snn, IMAGES, SimulationSpec(T=34)), compiled)
+
+
+@pytest.mark.parametrize("summands", [1, 2])
+@pytest.mark.parametrize(("images", "pixels", "channels"), [(3, 7, 16), (2, 150, 48)])
+def test_scans_of_given_currents_agree_bit_for_bit(summands, images, pixels, channels):
+    rng = np.random.default_rng(channels)
+    x = [rng.normal(0.2, 1, (33, images, pixels, channels)).astype(np.float32) for _ in range(summands)]
+    theta = rng.uniform(0.5, 2, channels).astype(np.float32)
+    v = rng.uniform(0, 1, (images, pixels, channels)).astype(np.float32)
+    states = [v.copy(), v.copy()]
+    ours, theirs = (
+        kernels.dense_scan(x, theta, state, 33)
+        for kernels, state in zip((backend("numba"), TorchBackend()), states, strict=True)
+    )
+    assert np.array_equal(ours, theirs) and np.array_equal(*states)
+    assert 0.1 < np.unpackbits(ours).mean() < 0.9
 
 
 def test_a_shorter_run_is_a_prefix(networks):

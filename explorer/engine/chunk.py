@@ -200,14 +200,12 @@ class ChunkRun:
             self._keep("spikes", step, t0, t1, self._pooled(step, t0, t1))
             return
         theta, v = self._state(step, t0)
-        shape = self.network.shapes[step.node.name]
-        height, width = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
         if step.segment is not None:
             weights, spikes, const = self._integer_inputs(step, t0, t1)
             z = self.kernels.scan(step.segment, weights, spikes, const, theta, v, t1 - t0)
         else:
-            x = _as_pixels(timed(step.value), t1 - t0)
-            z = self.kernels.dense_scan(x, theta, v, t1 - t0, height * width)
+            summands = [_as_pixels(value, t1 - t0) for value in timed.summands(step.value)]
+            z = self.kernels.dense_scan(summands, theta, v, t1 - t0)
         self._keep("spikes", step, t0, t1, z)
         self._keep("v", step, t0, t1, v)
         self._keep("total", step, t0, t1, np.array([self.kernels.count_all(z)]))

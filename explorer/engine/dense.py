@@ -61,6 +61,17 @@ class TimedValues:
             self._values[node.name] = value
         return value
 
+    def summands(self, node: fx.Node) -> list[Tensor]:
+        """Return one or two values [T*B, ...] whose sum is a node's value: an addition is left to the scan."""
+        parts = node.all_input_nodes
+        plain = self.network.names[node.name] == "add" and not node.kwargs and len(node.args) == len(parts) == 2
+        if plain and len(node.users) == 1 and node.name not in self.static_names:
+            values = [self(part) for part in parts]
+            if all(isinstance(value, Tensor) for value in values) and values[0].shape == values[1].shape:
+                return values
+            return [values[0] + values[1]]
+        return [self(node)]
+
     def _compute(self, node: fx.Node) -> Any:
         if self.spiking(node.name):
             return self.spikes(node.name)

@@ -25,7 +25,7 @@ from explorer.engine.store import SpikeStore
 
 CHUNK_BYTES = 24 * 2**20
 MAX_CHUNK = 24
-FLOAT_ROWS = 96
+FLOAT_ROWS = 64
 
 
 def simulate(

@@ -244,21 +244,29 @@ def event_scan(lanes: int) -> Any:
 
 
 @njit(**_OPTIONS)
-def dense_scan(x, shape, theta, v, out):
-    """Scan given currents x, flat [T, image, pixel, channels], of images first to last, 16 channels at a time."""
+def dense_scan(x, more, shape, theta, v, out):
+    """Scan given currents x + more, flat [T, image, pixel, channels], of images first to last, 16 channels at a time.
+
+    more: a second summand (a shortcut), or nothing.
+    """
     n_images, first_image, last_image, pixels, T, channels = shape
+    two = more.size > 0
     out_bytes = channels // 8
+    tile = max(1, 2048 // channels)  # so many pixels at a time: their potentials stay in the first cache, x streams by
     for image in range(first_image, last_image):
-        for p in range(pixels):
-            for first in range(0, channels, 16):
-                th = load(theta, first, 16)
-                here = (image * pixels + p) * channels + first
-                potential = load(v, here, 16)
-                for t in range(T):
-                    current = load(x, ((t * n_images + image) * pixels + p) * channels + first, 16)
-                    step = ((image * pixels + p) * T + t) * out_bytes + first // 8
-                    potential = fire(add(potential, current), th, out, step)
-                store(v, here, potential)
+        for p0 in range(0, pixels, tile):
+            p1 = min(p0 + tile, pixels)
+            for t in range(T):
+                for p in range(p0, p1):
+                    begin = ((t * n_images + image) * pixels + p) * channels
+                    here = (image * pixels + p) * channels
+                    step = ((image * pixels + p) * T + t) * out_bytes
+                    for first in range(0, channels, 16):
+                        current = load(x, begin + first, 16)
+                        if two:
+                            current = add(current, load(more, begin + first, 16))
+                        potential = add(load(v, here + first, 16), current)
+                        store(v, here + first, fire(potential, load(theta, first, 16), out, step + first // 8))
 
 
 @njit(**_OPTIONS)

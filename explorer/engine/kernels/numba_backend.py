@@ -137,14 +137,19 @@ class NumbaBackend:
         bits = (cpu.BIT_INDEX, cpu.BIT_COUNT)
         kernel(together, sources, segment.taps, shape, weights.data, weights.scale, *tail, spiking, *bits)
 
-    def dense_scan(self, x: np.ndarray, theta: np.ndarray, v: np.ndarray, T: int, pixels: int) -> np.ndarray:
-        """Return spikes for given currents x, float32 [T, B, pixels, stored channels]; v is brought up to date."""
+    def dense_scan(self, summands: list[np.ndarray], theta: np.ndarray, v: np.ndarray, T: int) -> np.ndarray:
+        """Return spikes for given currents, the sum of one or two float32 arrays [T, B, pixels, stored channels].
+
+        v is brought up to date.
+        """
+        x, more = summands[0], summands[1].reshape(-1) if len(summands) > 1 else np.empty(0, np.float32)
+        pixels = x.shape[2]
         images, stored = x.shape[1], x.shape[3]
         out = np.empty((images, pixels, T, stored // 8), np.uint8)
 
         def work(a: int, b: int) -> None:
             shape = (images, a, b, pixels, T, stored)
-            cpu.dense_scan(x.reshape(-1), shape, theta, v.reshape(-1), out.reshape(-1))
+            cpu.dense_scan(x.reshape(-1), more, shape, theta, v.reshape(-1), out.reshape(-1))
 
         self._each_slice(images, work)
         return out

@@ -95,9 +95,14 @@ class TorchBackend:
         bias = bias.reshape(images, segment.height, segment.width, stored) if bias.ndim > 1 else bias
         return (current + bias).flatten(2, 3).permute(1, 2, 0, 3).contiguous().numpy()
 
-    def dense_scan(self, x: np.ndarray, theta: np.ndarray, v: np.ndarray, T: int, pixels: int) -> np.ndarray:
-        """Return spikes for given currents x, float32 [T, B, pixels, stored channels]; v is brought up to date."""
-        z, after = if_scan(torch.from_numpy(x), torch.from_numpy(v), torch.from_numpy(theta))
+    def dense_scan(self, summands: list[np.ndarray], theta: np.ndarray, v: np.ndarray, T: int) -> np.ndarray:
+        """Return spikes for given currents, the sum of one or two float32 arrays [T, B, pixels, stored channels].
+
+        v is brought up to date.
+        """
+        z, after = if_scan(
+            torch.from_numpy(sum(summands[1:], summands[0])), torch.from_numpy(v), torch.from_numpy(theta)
+        )
         v[:] = after.numpy()
         return pack_bits(z)
 
