@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from test_engine_laws import IMAGES, warmed
-from test_engine_store import Pooled
+from test_engine_store import Pooled, equal
 
-from explorer.engine import Record, SimulationSpec, calibrate, convert, simulate, trace
-from explorer.engine.cuda import simulate_on_cuda, split_tf32
+from explorer.engine import ConversionSpec, Record, SimulationSpec, SpikeStore, calibrate, convert, simulate, trace
+from explorer.engine.cuda import pack, simulate_on_cuda, split_tf32, unpack
+from explorer.engine.plan import plan_for
 from explorer.engine.result import Simulation
 from explorer.zoo.resnet import CifarResNet
 
@@ -67,17 +68,73 @@ def test_memory_running_out_halves_the_chunk(monkeypatch):
 
     network = trace(CifarResNet(1, 10, torch.nn.ReLU).eval(), IMAGES[:1])
     snn = convert(network, calibrate(network, IMAGES))
-    real, sizes = cuda._run_chunk, []
+    sizes = []
 
-    def tight(on_device, snn, images, *rest):
-        sizes.append(len(images))
-        if len(images) > 2:
-            raise torch.OutOfMemoryError("full")
-        return real(on_device, snn, images, *rest)
+    class Tight(cuda._DeviceRun):
+        def simulation(self):
+            sizes.append(len(self.images))
+            if len(self.images) > 2:
+                raise torch.OutOfMemoryError("full")
+            return super().simulation()
 
-    monkeypatch.setattr(cuda, "_run_chunk", tight)
+    monkeypatch.setattr(cuda, "_DeviceRun", Tight)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     spec = SimulationSpec(T=3, chunk=5, record=Record(counts=False, v_end=False))
     parts = list(simulate_on_cuda(snn, IMAGES, spec, device="cpu"))
     assert sizes == [5, 2, 2, 1]
     assert Simulation.merge(parts).images == 5
+
+
+def test_packed_spikes_come_back():
+    z = (torch.rand(21, 3, 5, 7, generator=torch.Generator().manual_seed(0)) < 0.3).to(torch.uint8)
+    packed = pack(z)
+    assert packed.shape == (3, 105) and packed.dtype.name == "uint8"
+    assert torch.equal(unpack(packed, 21, "cpu"), z.flatten(1))
+
+
+def watched(monkeypatch):
+    """Return a list that grows by the sites each device run computes."""
+    from explorer.engine import cuda
+
+    computed = []
+
+    class Watched(cuda._DeviceRun):
+        def _computed(self, site, *rest):
+            computed.append(site.name)
+            return super()._computed(site, *rest)
+
+    monkeypatch.setattr(cuda, "_DeviceRun", Watched)
+    return computed
+
+
+@pytest.mark.parametrize("make", [lambda: warmed(CifarResNet(1, 10, torch.nn.ReLU)), lambda: Pooled().eval()])
+def test_kept_spikes_on_the_device_never_change_a_result(make, monkeypatch):
+    torch.manual_seed(0)
+    network = trace(make(), IMAGES[:1])
+    calibration = calibrate(network, IMAGES)
+    names = [site.name for site in network.sites]
+    computed, store = watched(monkeypatch), SpikeStore()
+
+    def run(T, store, site=None, **changes):
+        snn = convert(network, calibration, ConversionSpec().with_site(site, **changes) if site else ConversionSpec())
+        spec = SimulationSpec(T=T, chunk=3)
+        return Simulation.merge(list(simulate_on_cuda(snn, IMAGES, spec, store=store, device="cpu")))
+
+    plain, late = {}, {"site": names[-1], "v_init": 0.1}
+    for T, changes, expected in (
+        (40, plain, set(names)),
+        (40, plain, set()),
+        (40, late, {names[-1]}),
+        (20, plain, set(names)),  # a block of 20 steps is another than the first 32 of 40
+        (40, {"site": names[0], "threshold_scale": 0.8}, set(names)),
+    ):
+        computed.clear()
+        kept = run(T, store, **changes)
+        assert set(computed) == expected
+        equal(kept, run(T, None, **changes))
+    if not plan_for(network, False).one_block:
+        computed.clear()
+        equal(run(72, store), run(72, None))
+        assert len(computed) == 2 * 2 * len(names) + 2 * 3 * len(names), "only the blocks after the first 32 steps"
+    store.budget_bytes = 10_000
+    equal(run(40, store), run(40, None))

@@ -49,7 +49,7 @@ class ChunkRun:
         self.image_keys = self.keys_of(images)
         joined = hashlib.blake2b(b"".join(self.image_keys), digest_size=12)
         self.images_key = joined.digest()
-        self.recipes = _recipes(snn, self.plan, spec.integer)
+        self.recipes = recipes(snn, self.plan, spec.integer)
         edge = spec.T if self.plan.one_block else BLOCK
         self.blocks = [(t, min(t + edge, spec.T)) for t in range(0, spec.T, edge)]
 
@@ -84,16 +84,13 @@ class ChunkRun:
         x = np.concatenate(currents, 1).astype(np.float64)
         means = np.cumsum(x, 1) / np.arange(1, spec.T + 1)[None, :, None]
         logits = torch.from_numpy(means.transpose(1, 0, 2).astype(np.float32))
-        spikes, v, traced_x, neurons = self._record()
+        traced = self.recorded()
         return Simulation(
             spec.T,
             logits,
             {name: from_pixels(n, sites[name].shape) for name, n in counts.items()},
             v_end,
-            spikes,
-            v,
-            traced_x,
-            neurons,
+            *traced,
             totals,
             time.perf_counter() - begin,
             {s.name: s.path for s in self.plan.steps if s.kind == "site"},
@@ -119,7 +116,8 @@ class ChunkRun:
             v[t], z[t] = potential, fired
         return x, v, z
 
-    def _record(self) -> tuple[dict[str, Tensor], ...]:
+    def recorded(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Return spikes, potentials, currents and neurons of the recorded sites."""
         spikes, v, currents, neurons = {}, {}, {}, {}
         for name in self.spec.record.sites:
             total = self.network.site(name).neurons
@@ -301,7 +299,7 @@ class ChunkRun:
         return limits, to_pixels(v).copy()
 
 
-def _recipes(snn: SpikingNetwork, plan: Plan, integer: bool) -> dict[str, bytes]:
+def recipes(snn: SpikingNetwork, plan: Plan, integer: bool) -> dict[str, bytes]:
     """Return, per step, a digest of everything its result depends on besides images and time."""
     recipes: dict[str, bytes] = {}
     for step in plan.steps:

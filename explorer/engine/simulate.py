@@ -85,7 +85,7 @@ def simulate_chunks(
     if spec.device != "cpu" and torch.cuda.is_available():
         from explorer.engine.cuda import simulate_on_cuda
 
-        yield from simulate_on_cuda(snn, images, spec, stop=stop)
+        yield from simulate_on_cuda(snn, images, spec, store=store, stop=stop)
         return
     chunk = spec.chunk or chunk_images(snn, spec)
     for i in range(0, len(images), chunk):
