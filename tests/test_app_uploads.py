@@ -80,7 +80,7 @@ def test_uploaded_weights_become_a_network_with_the_same_numbers(weights):
 
 
 BAD = {
-    "truncated": (lambda good: good[: len(good) // 2], "truncated, or not a checkpoint"),
+    "truncated": (lambda good: good[: len(good) // 2], "end is missing"),
     "malicious": (lambda _: saved({"w": Malice()}), "never run"),
     "bomb": (deflated, "compressed archive"),
     "not finite": (lambda _: saved({"w": torch.tensor([float("nan")])}), "not finite"),

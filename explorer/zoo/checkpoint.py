@@ -7,7 +7,6 @@ kilobytes that unpacks to terabytes, or simply not weights; each is told apart i
 from __future__ import annotations
 
 import io
-import pickle
 import re
 import warnings
 import zipfile
@@ -39,6 +38,7 @@ WRAPPINGS = (
 )
 EVERYWHERE = ("module.", "_orig_mod.")
 DEPTH_MAX = 4
+ZIP = b"PK\x03\x04"
 SAVE_AGAIN = "Save it again by torch.save(model.state_dict(), path) or as safetensors."
 
 
@@ -99,6 +99,11 @@ def _read_pickle(source: Path | bytes, name: str, size: int) -> Any:
     opened = io.BytesIO(source) if isinstance(source, bytes) else source
     if zipfile.is_zipfile(opened):
         check_archive(opened, name, size)
+    elif _begins_with(source, ZIP):
+        raise CheckpointError(
+            f"{name}: truncated: its archive begins but its end is missing. Copy or upload it again, all of it "
+            f"({size:,} bytes arrived)."
+        )
     if isinstance(opened, io.BytesIO):
         opened.seek(0)
     try:
@@ -114,13 +119,17 @@ def _read_pickle(source: Path | bytes, name: str, size: int) -> Any:
             raise CheckpointError(
                 f"{name}: it holds more than weights ({what}), and code in a checkpoint is never run. {SAVE_AGAIN}"
             ) from error
-        reason = type(error).__name__
-        if not isinstance(error, pickle.UnpicklingError):
-            reason = f"{reason}: {str(error).splitlines()[0][:120] if str(error) else ''}"
         raise CheckpointError(
-            f"{name}: truncated, or not a checkpoint that torch.save wrote ({reason}). Copy or upload it again; if it "
-            f"is whole: {SAVE_AGAIN[0].lower()}{SAVE_AGAIN[1:]}"
+            f"{name}: truncated, or not a checkpoint that torch.save wrote. Copy or upload it again; if it is whole: "
+            f"{SAVE_AGAIN[0].lower()}{SAVE_AGAIN[1:]}"
         ) from error
+
+
+def _begins_with(source: Path | bytes, start: bytes) -> bool:
+    if isinstance(source, bytes):
+        return source.startswith(start)
+    with source.open("rb") as file:
+        return file.read(len(start)) == start
 
 
 def check_archive(source: Path | io.BytesIO, name: str, size: int) -> None:
