@@ -258,3 +258,23 @@ def test_pins_and_display_choices_come_with_the_link():
     figure = chart(at, "accuracy")
     assert figure["layout"]["xaxis"].get("type") != "log"
     assert any(trace.get("name", "").startswith("pin: ") for trace in figure["data"])
+
+
+def test_a_drag_is_undone_in_one_go(monkeypatch):
+    from explorer.ui import state
+
+    now = [100.0]
+    monkeypatch.setattr(state.time, "monotonic", lambda: now[0])
+    at = open_app()
+    for T in (9, 10, 11):
+        now[0] += 0.1
+        at.slider(key="set_T").set_value(T).run()
+    now[0] += 0.1
+    at.slider(key="set_v_init").set_value(0.1).run()
+    now[0] += 5
+    at.slider(key="set_v_init").set_value(0.2).run()
+    seen = []
+    for _ in range(3):
+        at.button(key="undo").click().run()
+        seen.append((at.slider(key="set_T").value, at.slider(key="set_v_init").value))
+    assert seen == [(11, 0.1), (11, 0.5), (8, 0.5)] and at.button(key="undo").disabled

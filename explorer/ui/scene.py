@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
 from explorer.ui.settings import TABLE, Field, Settings, changes, clamp, from_table
@@ -119,6 +120,14 @@ BY_NAME = {one.name: one for one in FIELDS}
 def clamp_display(raw: Any) -> Display:
     """Return display choices from untrusted values, each put into its range."""
     return Display(**from_table(DISPLAY, raw if isinstance(raw, Mapping) else {}))
+
+
+def differences(one: Scene, other: Scene) -> tuple[str, ...]:
+    """Return what differs between two scenes: names of fields, layers and `pins`."""
+    names = [f"{part}.{f.name}" for part in ("settings", "display") for f in fields(getattr(one, part))]
+    changed = [name for name in names if attrgetter(name)(one) != attrgetter(name)(other)]
+    layers = sorted({name for name, *_ in set(one.settings.sites) ^ set(other.settings.sites)})
+    return (*changed, *layers, *(["pins"] if one.pins != other.pins else []))
 
 
 def pack(scene: Scene) -> dict[str, Any]:

@@ -5,16 +5,18 @@ Widgets use the keys `key(name)`; per-layer settings, pins and the history are p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
 
 from explorer.ui import link
-from explorer.ui.scene import DISPLAY, FIELDS, MAX_PINS, Display, Scene, clamp_display
+from explorer.ui.scene import DISPLAY, FIELDS, MAX_PINS, Display, Scene, clamp_display, differences
 from explorer.ui.settings import TABLE, Settings, clamp, clamp_sites
 
 HISTORY = 50
+DRAG_SECONDS = 1.0  # changes of one control that follow one another sooner are one drag
 
 
 def key(name: str) -> str:
@@ -96,11 +98,17 @@ def place(**values: Any) -> None:
 
 
 def remember() -> None:
-    """Add what is on screen to the undo history, if it is new."""
+    """Add what is on screen to the undo history, if it is new; a drag of one control is one entry."""
     history, now = st.session_state["history"], scene()
-    if not history or history[-1] != now:
-        history.append(now)
-        del history[:-HISTORY]
+    if history and history[-1] == now:
+        return
+    what = differences(history[-1], now) if history else ()
+    last_what, last_time = st.session_state.get("touched", ((), 0.0))
+    st.session_state["touched"] = what, time.monotonic()
+    if len(history) > 1 and what == last_what and time.monotonic() - last_time < DRAG_SECONDS:
+        history.pop()
+    history.append(now)
+    del history[:-HISTORY]
 
 
 def undo() -> None:
@@ -109,6 +117,7 @@ def undo() -> None:
     if len(history) > 1:
         history.pop()
         put_scene(history[-1])
+        st.session_state["touched"] = (), 0.0
 
 
 def reset() -> None:

@@ -54,7 +54,9 @@ def read_state(source: Path | bytes, name: str = "") -> dict[str, Tensor]:
     name = name or (source.name if isinstance(source, Path) else "checkpoint")
     size = _size(source, name)
     require_memory(2 * size, name)
-    if name.lower().endswith((".pt2", ".onnx")):
+    if name.lower().endswith(".onnx"):
+        raise CheckpointError(f"{name}: ONNX, which is not read. Give the PyTorch network's weights. {SAVE_AGAIN}")
+    if name.lower().endswith(".pt2"):
         raise CheckpointError(f"{name}: a whole program, not a state dict. Give it to the command line as --network.")
     content = _read_safetensors(source, name) if _is_safetensors(source, name) else _read_pickle(source, name, size)
     state = _unwrap(content, name)
