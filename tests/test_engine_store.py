@@ -25,7 +25,7 @@ from explorer.engine import (
     simulate,
     trace,
 )
-from explorer.engine.kernels import backend
+from explorer.engine.kernels import backend, cpu
 from explorer.engine.kernels.torch_backend import TorchBackend
 from explorer.zoo.resnet import CifarResNet
 
@@ -50,10 +50,26 @@ class Pooled(torch.nn.Module):
         return self.out(torch.relu(self.fc(torch.flatten(x, 1))))
 
 
+class Wide(torch.nn.Module):
+    """So many channels that the engine goes tap by tap: strides, pooled taps, a shortcut from another source."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn = torch.nn
+        self.a, self.b = nn.Conv2d(3, 256, 3, stride=4, padding=1), nn.Conv2d(256, 512, 3, stride=2, padding=1)
+        self.c, self.d = nn.Conv2d(512, 256, 3, padding=1), nn.Conv2d(256, 256, 1, stride=2)
+        self.pool, self.e, self.out = nn.AvgPool2d(2), nn.Conv2d(256, 256, 2), nn.Linear(256, 5)
+
+    def forward(self, x):
+        a = torch.relu(self.a(x))
+        x = torch.relu(self.c(torch.relu(self.b(a))) + self.d(a))
+        return self.out(torch.flatten(torch.relu(self.e(self.pool(x))), 1))
+
+
 @pytest.fixture(scope="module")
 def networks():
     torch.manual_seed(0)
-    nets = [warmed(CifarResNet(1, 10, torch.nn.ReLU)), Pooled().eval()]
+    nets = [warmed(CifarResNet(1, 10, torch.nn.ReLU)), Pooled().eval(), Wide().eval()]
     traced = [trace(net, IMAGES[:1]) for net in nets]
     return [(n, calibrate(n, IMAGES, CalibrationSpec(MaxActivation()))) for n in traced]
 
@@ -94,7 +110,7 @@ def test_a_tweaked_run_equals_a_run_from_scratch(networks, which, sequence, budg
         assert store.bytes <= budget
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, 1, 2])
 def test_same_spikes_at_any_batch_chunk_and_thread_count(networks, which):
     network, calibration = networks[which]
     snn = convert(network, calibration)
@@ -110,15 +126,19 @@ def test_same_spikes_at_any_batch_chunk_and_thread_count(networks, which):
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, 1, 2])
 def test_back_ends_agree_bit_for_bit(networks, which, monkeypatch):
     network, calibration = networks[which]
     snn = convert(network, calibration)
     assert backend().name == "numba"
-    compiled = simulate(snn, IMAGES, SimulationSpec(T=34))
+    last = network.sites[-1].name
+    spec = SimulationSpec(T=34, record=Record(sites=(last,), neurons=9))
+    compiled = simulate(snn, IMAGES, spec)
     monkeypatch.setenv("EXPLORER_KERNELS", "torch")
     assert isinstance(backend(), TorchBackend)
-    equal(simulate(snn, IMAGES, SimulationSpec(T=34)), compiled)
+    reference = simulate(snn, IMAGES, spec)
+    equal(reference, compiled)
+    assert torch.equal(reference.x[last], compiled.x[last]) and torch.equal(reference.v[last], compiled.v[last])
 
 
 @pytest.mark.parametrize("summands", [1, 2])
@@ -135,6 +155,15 @@ def test_scans_of_given_currents_agree_bit_for_bit(summands, images, pixels, cha
     )
     assert np.array_equal(ours, theirs) and np.array_equal(*states)
     assert 0.1 < np.unpackbits(ours).mean() < 0.9
+
+
+def test_wide_layers_go_tap_by_tap(networks, monkeypatch):
+    used = []
+    real = cpu.tap_scan
+    monkeypatch.setattr(cpu, "tap_scan", lambda lanes: used.append(lanes) or real(lanes))
+    network, calibration = networks[2]
+    result = simulate(convert(network, calibration), IMAGES, SimulationSpec(T=8))
+    assert len(used) >= 3 and all(result.spike_totals.values())
 
 
 def test_a_shorter_run_is_a_prefix(networks):

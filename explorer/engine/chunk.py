@@ -16,7 +16,7 @@ from explorer.engine.dense import StaticValues, TimedValues
 from explorer.engine.errors import Cancelled
 from explorer.engine.integers import IntegerWeights, lay_out
 from explorer.engine.kernels import backend
-from explorer.engine.layout import from_pixels, padded, to_pixels
+from explorer.engine.layout import aligned_copy, from_pixels, padded, to_pixels
 from explorer.engine.plan import KEPT_LAYOUTS, Plan, Step, plan_for
 from explorer.engine.result import Simulation
 from explorer.engine.specs import SimulationSpec
@@ -294,9 +294,9 @@ class ChunkRun:
         limits = np.full(padded(shape[0]), np.inf, np.float32)
         limits[: shape[0]] = np.broadcast_to(theta.numpy().reshape(-1), (shape[0],))
         if t0 > 0:
-            return limits, self._take("v", step, self._block_before(t0), t0).copy()
+            return limits, aligned_copy(self._take("v", step, self._block_before(t0), t0))
         v = torch.broadcast_to(start, (len(self.images), *shape))
-        return limits, to_pixels(v).copy()
+        return limits, aligned_copy(to_pixels(v))
 
 
 def recipes(snn: SpikingNetwork, plan: Plan, integer: bool) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from explorer.engine.layout import padded
+from explorer.engine.layout import aligned, padded
 from explorer.engine.segment import Segment
 
 MAX_TABLE_BYTES = 3 * 2**20
@@ -73,8 +73,9 @@ def lay_out(segment: Segment, amplitudes: list[np.ndarray], byte_table: Any) -> 
         lanes = min(lanes, 32)
     tiles = stored // lanes
     if table:
-        data = np.empty(len(rows) * 32 * stored, np.int32)
+        data = aligned(len(rows) * 32 * stored, np.int32)
         byte_table(rows, data, lanes, tiles)
     else:
-        data = np.ascontiguousarray(rows.reshape(len(rows), tiles, lanes).transpose(1, 0, 2)).reshape(-1)
+        data = aligned(rows.size, np.int32)
+        data.reshape(tiles, len(rows), lanes)[:] = rows.reshape(len(rows), tiles, lanes).transpose(1, 0, 2)
     return IntegerWeights(data, table, lanes, tiles, units, units.astype(np.float32), const)

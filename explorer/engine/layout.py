@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 LANES = 16
+CACHE_LINE = 64
 
 
 def padded(channels: int) -> int:
@@ -18,6 +21,21 @@ def bytes_per_step(shape: tuple[int, ...]) -> int:
     """Return the bytes that one image's spikes of one step take at a node of this shape."""
     pixels = shape[1] * shape[2] if len(shape) == 3 else 1
     return padded(shape[0]) // 8 * pixels
+
+
+def aligned(shape: int | tuple[int, ...], dtype: type) -> np.ndarray:
+    """Return an uninitialised array that begins at a cache line, so that no vector of its elements straddles two."""
+    size, width = math.prod(shape) if isinstance(shape, tuple) else shape, np.dtype(dtype).itemsize
+    room: np.ndarray = np.empty(size + CACHE_LINE // width, dtype)
+    begin = -room.ctypes.data % CACHE_LINE // width
+    return room[begin : begin + size].reshape(shape)
+
+
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """Return a copy, contiguous, that begins at a cache line."""
+    out = aligned(array.shape, array.dtype.type)
+    out[...] = array
+    return out
 
 
 def to_pixels(value: Tensor, stored: int | None = None) -> np.ndarray:

@@ -48,9 +48,9 @@ class Recipe:
     """How one network is trained; written into its card as it stands.
 
     The cycles run one after the other on the same weights. With `average_ends` the result is the mean of the weights
-    at their ends [Izmailov2018], with batch-norm statistics estimated anew on `statistics_batches` batches. A network
-    with clips starts each at `theta_init`, or, if it goes on from the plain network `start_from`, at that percentile
-    of the activations it meets there.
+    at the ends of so many last cycles [Izmailov2018], with batch-norm statistics estimated anew on
+    `statistics_batches` batches. A network with clips starts each at `theta_init`, or, if it goes on from the plain
+    network `start_from`, at that percentile of the activations it meets there.
     """
 
     architecture: str
@@ -66,7 +66,7 @@ class Recipe:
     start_from: str = ""
     small_size: int = 24
     seed: int = 0
-    average_ends: bool = False
+    average_ends: int = 0
     statistics_batches: int = 60
     weights: str = "float32"
 
@@ -77,9 +77,9 @@ class Recipe:
 
 
 RECIPES = {
-    "resnet20-relu": Recipe("resnet20", "relu", cycles=(Cycle(30, 0.2), Cycle(8, 0.05)), average_ends=True),
+    "resnet20-relu": Recipe("resnet20", "relu", cycles=(Cycle(30, 0.2), Cycle(8, 0.05)), average_ends=2),
     "resnet20-clip": Recipe(
-        "resnet20", "clip", cycles=(Cycle(36, 0.1), Cycle(8, 0.05)), start_from="resnet20-relu", average_ends=True
+        "resnet20", "clip", cycles=(Cycle(36, 0.1), Cycle(8, 0.05)), start_from="resnet20-relu", average_ends=2
     ),
     "vgg16-clip": Recipe(
         "vgg16",
@@ -89,8 +89,10 @@ RECIPES = {
             Cycle(20, 0.1, small_epochs=9),
             Cycle(16, 0.1, small_epochs=6),
             Cycle(16, 0.1, small_epochs=6, cutout=12),
+            *(Cycle(2, 0.03, cutout=12),) * 5,
         ),
         label_smoothing=0.05,
+        average_ends=6,
         weights="float16",
     ),
 }
@@ -238,7 +240,7 @@ def train(
         if nth + 1 == cycle.epochs:
             _save(_end(checkpoint, k), net.state_dict())
     if recipe.average_ends:
-        average_ends(net, [_end(checkpoint, k) for k in range(len(recipe.cycles))], device)
+        average_ends(net, [_end(checkpoint, k) for k in range(len(recipe.cycles))[-recipe.average_ends :]], device)
         estimate_statistics(net, padded, recipe, device)
     return net.cpu(), top1(net, test_images, test_labels, device)
 

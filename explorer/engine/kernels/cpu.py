@@ -5,10 +5,11 @@ T steps lies in a few cache lines. A *tap* is one position of a kernel (or one p
 the source pixel lies and which weights belong to it. Input currents are integers (see `fixed_point`), hence exact,
 hence the same whatever the order, the batch or the number of threads.
 
-Two ways to sum the weights of the spikes that arrived:
+Three ways to sum the weights of the spikes that arrived:
 * `table_scan`: every byte of spikes looks up the sum of its eight weights. Cost independent of the rates; small layers.
-* `event_scan`: the spikes of a receptive field are listed once and their weight rows added. Cost by spikes; wide ones.
-`dense_scan` takes currents computed elsewhere. All three finish a step alike:
+* `event_scan`: the spikes of a receptive field are listed once and their weight rows added. Cost by spikes; wider ones.
+* `tap_scan`: the same tap by tap, so that the rows in use stay in the first cache; the widest.
+`dense_scan` takes currents computed elsewhere. All finish a step alike:
     x = sum * scale + const;  v = v + x;  z = [v >= theta];  v = v - theta z
 """
 
@@ -40,6 +41,9 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "boundscheck": False, 
 # in a row of the source, where the source begins in the image's spike bytes (per step), bytes per step and pixel, its
 # first weight row, and which source it is.
 DY, DX, STRIDE, HEIGHT, WIDTH, PITCH, OFFSET, BYTES, ROW, SOURCE = range(10)
+
+CHUNK = 32  # bytes of spikes: with 32 lanes, 32 KiB of weights
+SUMS = 16384  # integers that wait while taps are added
 
 BIT_INDEX = np.zeros((256, 8), np.int32)
 BIT_VALUE = np.zeros((256, 8), np.int32)
@@ -239,6 +243,85 @@ def event_scan(lanes: int) -> Any:
                         if spiking:
                             store(v, here, potential)
                 p0 = p1
+
+    return scan
+
+
+@cache
+def tap_scan(lanes: int) -> Any:
+    """Return the compiled scan that goes tap by tap, so that the weight rows in use stay in the first cache.
+
+    As `event_scan`, for sources of many channels (whole multiples of CHUNK bytes): sums wait in an array while one
+    chunk of a tap's rows is added to all pixels and steps.
+    """
+
+    @njit(**_OPTIONS)
+    def scan(spikes, sources, taps, shape, rows, scale, const, const_step, theta, v, out, x_out, spiking, bits, ones):
+        n_images, height, width, T, tiles, out_bytes = shape
+        channels = tiles * lanes
+        pixels = height * width
+        n_rows = rows.shape[0] // channels
+        block = max(1, min(pixels, SUMS // (T * lanes)))
+        sums = np.empty(block * T * lanes, np.int32)
+        total_bytes = 0
+        for s in range(sources.shape[0]):
+            total_bytes += sources[s, 1] * T
+        indices = np.empty(total_bytes * 8 + 32, np.int32)
+        start = np.empty(total_bytes // CHUNK + sources.shape[0], np.int64)
+        first_index = np.empty(sources.shape[0], np.int64)
+        first_step = np.empty(sources.shape[0], np.int64)
+        for image in range(n_images):
+            n = 0
+            m = 0
+            for s in range(sources.shape[0]):
+                first_index[s] = n
+                first_step[s] = m
+                steps = sources[s, 1] * T // CHUNK
+                _list_spikes(
+                    spikes[image, sources[s, 0] * T :], sources[s, 1] * T, CHUNK, indices[n:], start[m:], bits, ones
+                )
+                n += start[m + steps]
+                m += steps + 1
+            for tile in range(tiles):
+                s = load(scale, tile * lanes, lanes)
+                th = load(theta, tile * lanes, lanes)
+                p0 = 0
+                while p0 < pixels:
+                    p1 = min(pixels, p0 + block)
+                    sums[: (p1 - p0) * T * lanes] = 0
+                    for k in range(taps.shape[0]):
+                        chunks = taps[k, BYTES] // CHUNK
+                        source = taps[k, SOURCE]
+                        for j in range(chunks):
+                            first = (tile * n_rows + taps[k, ROW] + j * CHUNK * 8) * lanes
+                            for p in range(p0, p1):
+                                oy = p // width
+                                iy = oy * taps[k, STRIDE] + taps[k, DY]
+                                ix = (p - oy * width) * taps[k, STRIDE] + taps[k, DX]
+                                if iy >= 0 and iy < taps[k, HEIGHT] and ix >= 0 and ix < taps[k, WIDTH]:
+                                    q = first_step[source] + (iy * taps[k, PITCH] + ix) * T * chunks + j
+                                    for t in range(T):
+                                        here = ((p - p0) * T + t) * lanes
+                                        total = load(sums, here, lanes)
+                                        for i in range(start[q], start[q + 1]):
+                                            at = first + np.intp(indices[first_index[source] + i]) * lanes
+                                            total = add(total, load(rows, at, lanes))
+                                        store(sums, here, total)
+                                        q += chunks
+                    for p in range(p0, p1):
+                        c = load(const, (image * pixels + p) * const_step + tile * lanes, lanes)
+                        here = (image * pixels + p) * channels + tile * lanes
+                        potential = load(v, here, lanes)
+                        for t in range(T):
+                            x = add(mul(to_float(load(sums, ((p - p0) * T + t) * lanes, lanes)), s), c)
+                            if spiking:
+                                step = ((image * pixels + p) * T + t) * out_bytes + tile * (lanes // 8)
+                                potential = fire(add(potential, x), th, out, step)
+                            else:
+                                store(x_out, ((image * pixels + p) * T + t) * channels + tile * lanes, x)
+                        if spiking:
+                            store(v, here, potential)
+                    p0 = p1
 
     return scan
 

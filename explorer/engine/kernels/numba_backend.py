@@ -14,6 +14,7 @@ import torch
 
 from explorer.engine.integers import IntegerWeights
 from explorer.engine.kernels import cpu
+from explorer.engine.layout import aligned
 from explorer.engine.segment import Segment
 
 MAX_THREADS = 8
@@ -87,7 +88,7 @@ class NumbaBackend:
     ) -> np.ndarray:
         """Return input currents float32 [B, pixels, T, stored channels]."""
         stored = len(weights.scale)
-        x = np.empty((images, segment.height * segment.width, T, stored), np.float32)
+        x = aligned((images, segment.height * segment.width, T, stored), np.float32)
         none, theta = np.empty(0, np.uint8), np.zeros(stored, np.float32)
         v = np.zeros((images, segment.height * segment.width, stored), np.float32)
 
@@ -133,7 +134,8 @@ class NumbaBackend:
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         bytes_ = [int(segment.taps[segment.taps[:, cpu.SOURCE] == s, cpu.BYTES][0]) for s in range(len(flat))]
         sources = np.array(list(zip(starts, sizes, bytes_, strict=True)), np.int64)
-        kernel = cpu.event_scan(weights.lanes)
+        whole = all(n % cpu.CHUNK == 0 for n in bytes_)
+        kernel = (cpu.tap_scan if whole else cpu.event_scan)(weights.lanes)
         bits = (cpu.BIT_INDEX, cpu.BIT_COUNT)
         kernel(together, sources, segment.taps, shape, weights.data, weights.scale, *tail, spiking, *bits)
 
@@ -190,7 +192,7 @@ class NumbaBackend:
     def unpack(self, spikes: np.ndarray, amplitude: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Return amplitude * z as float32 [T, B, pixels, channels]."""
         images, pixels, T, n_bytes = spikes.shape
-        out = np.empty((T, images, pixels, shape[0]), np.float32)
+        out = aligned((T, images, pixels, shape[0]), np.float32)
         value = np.zeros(n_bytes * 8, np.float32)
         value[: shape[0]] = amplitude
 
