@@ -230,6 +230,12 @@ def test_network_row_and_device_act():
     assert not np.array_equal(moved, before)
     at.selectbox(key="set_network").set_value("resnet20-clip").run()
     assert not at.error and not np.array_equal(membrane(at), moved)
+    assert at.selectbox(key="set_rule").value == "clip", "it was trained with one"
+    at.selectbox(key="set_network").set_value("resnet20-relu").run()
+    assert not at.error and at.selectbox(key="set_rule").value == "percentile"
+    at.selectbox(key="set_rule").set_value("max").run()
+    at.selectbox(key="set_network").set_value("resnet20-clip").run()
+    assert at.selectbox(key="set_rule").value == "max", "chosen on purpose"
     assert any("resnet20-clip" in caption.value for caption in settle(at).caption)
     at.selectbox(key="set_device").set_value("cpu").run()
     assert not at.error

@@ -47,6 +47,20 @@ def own_pictures() -> Shelf[Any]:
     return Shelf(OWN_PICTURES, OWN_PICTURES_BYTES)
 
 
+def fitting_rule(rule: str, name: str) -> str:
+    """Return the threshold rule to go on with when a network is chosen: its trained clip if it has one.
+
+    Another rule than percentile and clip was chosen on purpose and stays.
+    """
+    from explorer.ui import catalogue
+
+    if rule not in ("percentile", "clip"):
+        return rule
+    found = own_networks().get(name) if keys.is_upload(name) else None
+    clips = catalogue.trained_clip(name) if found is None else all(s.trained_clip for s in found.network.sites)
+    return "clip" if clips else "percentile"
+
+
 def missing(name: str) -> bool:
     """Tell whether a network's name or an image source stands for an upload that is not here (any more)."""
     return keys.is_upload(name) and own_networks().get(name) is None and own_pictures().get(name) is None

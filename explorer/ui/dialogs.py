@@ -44,6 +44,11 @@ def mine(name: str) -> list[str]:
     return [key for key in st.session_state.get(MINE[name], []) if not cache.missing(key)]
 
 
+def with_network(name: str) -> dict[str, Any]:
+    """Return what changes with the network: no layer of another one is kept, and a trained clip is used."""
+    return {"network": name, "layer": "", "sites": (), "rule": cache.fitting_rule(state.current().rule, name)}
+
+
 def settle() -> None:
     """Apply what a window chose; where an upload is gone, go back to what works and say so. Before the widgets."""
     pending = st.session_state.pop(PENDING, None)
@@ -54,7 +59,8 @@ def settle() -> None:
         chosen, before = getattr(now, name), getattr(good, name)
         if cache.missing(chosen):
             state.say(cache.gone(chosen))
-            state.change(**{name: default if cache.missing(before) else before, "layer": "", "sites": ()})
+            found = default if cache.missing(before) else before
+            state.change(**(with_network(found) if name == "network" else {name: found}))
     state.unpin(but=lambda pin: not cache.missing(pin.network) and not cache.missing(pin.source))
 
 
@@ -73,7 +79,7 @@ def fetch() -> None:
     except ExplorerError as error:
         good = state.last_good()
         state.say(str(error))
-        state.change(network=(good or Settings()).network, layer="", sites=())
+        state.change(**with_network((good or Settings()).network))
 
 
 def _fetch(name: str) -> Path:
@@ -97,8 +103,7 @@ def _choose(name: str, key: str) -> None:
     """Make an upload, or any other name, the network or the image source, and close the window."""
     if keys.is_upload(key):
         st.session_state[MINE[name]] = list(dict.fromkeys([*st.session_state.get(MINE[name], []), key]))
-    start = {"sites": (), "layer": ""} if name == "network" else {"image": 0}
-    st.session_state[PENDING] = {name: key, **start}
+    st.session_state[PENDING] = with_network(key) if name == "network" else {name: key, "image": 0}
     _close()
     st.rerun()
 

@@ -72,7 +72,7 @@ TABLE = (
         "rule",
         "Threshold rule",
         "percentile",
-        "How thresholds come from activations of calibration images.",
+        "How thresholds come from activations of calibration images. A network trained with a clip brings its own.",
         options=RULES,
     ),
     Field(

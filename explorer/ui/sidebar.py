@@ -62,7 +62,9 @@ def _presets() -> None:
 
 
 def _network() -> None:
-    _named("network", cache.names(), {}, on_change=lambda: state.change(sites=(), layer=""))
+    _named(
+        "network", cache.names(), {}, on_change=lambda: state.change(**dialogs.with_network(state.current().network))
+    )
     for column, (name, label, icon, help) in zip(
         st.columns(2),
         (
