@@ -233,6 +233,16 @@ def test_time_is_played_by_keys_and_by_clicks_in_the_charts(address, page):
         assert abs(line["x"] + line["width"] / 2 - expected) < 2
 
 
+def test_a_narrow_window_has_one_column_of_charts(address, page):
+    page.set_viewport_size({"width": 800, "height": 900})
+    help.open_page(page, address + "/" + SMALL)
+    help.until_done(page)
+    left, right = (page.locator(help.chart(page, name)).bounding_box() for name in ("Decoded rate", "Error per layer"))
+    assert abs(left["x"] - right["x"]) < 2 and right["y"] > left["y"] + left["height"] and left["width"] > 400
+    numbers = [box.bounding_box() for box in page.locator("[data-testid=stMetric]").all()]
+    assert len({round(box["x"]) for box in numbers}) == 2 and len({round(box["y"]) for box in numbers}) == 2
+
+
 def test_reloading_the_page_keeps_the_view(address, page):
     help.open_page(page, f"{address}/theory{SMALL}")
     entries = page.evaluate("window.history.length")
