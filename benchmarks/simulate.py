@@ -34,6 +34,8 @@ from explorer.engine import (
     SimulationSpec,
     SpikeStore,
     SpikingNetwork,
+    TrainableClip,
+    TrainedClip,
     calibrate,
     convert,
     simulate,
@@ -61,11 +63,12 @@ def median_seconds(work: Callable[[], Any], repeats: int) -> float:
 
 
 def load_network(name: str) -> tuple[torch.nn.Module, Any, str]:
-    """Return a shipped network, or its architecture with random weights and warmed batch-norm statistics."""
-    shipped = [card.name for card in available() if card.name.startswith(name)]
-    if shipped:
-        net, card = load(shipped[0])
-        return net, card, shipped[0]
+    """Return a shipped network, the plain one first, or the architecture with random weights and warmed statistics."""
+    shipped = {card.name for card in available()}
+    for kind in ("relu", "clip"):
+        if f"{name}-{kind}" in shipped:
+            net, card = load(f"{name}-{kind}")
+            return net, card, card.name
     _, card = load("resnet20-relu")
     torch.manual_seed(0)
     net = build(f"{name}-relu")
@@ -75,6 +78,23 @@ def load_network(name: str) -> tuple[torch.nn.Module, Any, str]:
         for i in range(0, 256, 64):
             net(images[i : i + 64])
     return net.eval(), card, f"{name} with random weights"
+
+
+def spiking(model: torch.nn.Module, network: Network, card: Any) -> SpikingNetwork:
+    """Convert at v_init = 1/2, with thresholds from training images: the trained clips, else the 99.9th percentile."""
+    images = normalise(load_images(Embedded(), card, n=64, part="calibration").images, card)
+    clipped = any(isinstance(module, TrainableClip) for module in model.modules())
+    rule = TrainedClip() if clipped else Percentile(99.9)
+    return convert(network, calibrate(network, images, CalibrationSpec(rule)), ConversionSpec())
+
+
+def with_rectifiers(model: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy with plain rectifiers for trainable clips: SpikingJelly's converter knows no others."""
+    model = copy.deepcopy(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, TrainableClip):
+            model.set_submodule(name, torch.nn.ReLU())
+    return model
 
 
 def dense_limit(network: Network, images: torch.Tensor, repeats: int) -> float:
@@ -101,7 +121,7 @@ def spikingjelly_seconds(model: torch.nn.Module, images: torch.Tensor, repeats: 
     loader = [(images[i : i + 32], torch.zeros(32)) for i in range(0, len(images), 32)]
     with redirect_stdout(io.StringIO()):
         recipe = ann2snn.RateCodingRecipe(dataloader=loader, mode="99.9%")
-        snn = ann2snn.Converter(recipe).convert(copy.deepcopy(model)).eval()
+        snn = ann2snn.Converter(recipe).convert(with_rectifiers(model)).eval()
 
     def loop() -> None:
         with torch.no_grad():
@@ -184,7 +204,7 @@ def measure_peak(name: str, n_images: int, steps: int) -> float:
     model, card, _ = load_network(name)
     images = normalise(load_images(Embedded(), card, n=n_images).images, card)
     network = trace(model, images[:1])
-    snn = convert(network, calibrate(network, images[:64], CalibrationSpec(Percentile(99.9))))
+    snn = spiking(model, network, card)
     simulate(snn, images[:1], SimulationSpec(T=2, record=QUIET))
     network.forward(images)
     base, seen, done = resident_mb(), [0.0], threading.Event()
@@ -206,8 +226,7 @@ def measure(name: str, n_images: int, repeats: int, quick: bool) -> dict[str, An
     model, card, label = load_network(name)
     images = normalise(load_images(Embedded(), card, n=500).images, card)
     network = trace(model, images[:1])
-    calibration = calibrate(network, images[:64], CalibrationSpec(Percentile(99.9)))
-    snn = convert(network, calibration, ConversionSpec())
+    snn = spiking(model, network, card)
     few = images[:n_images]
     limit = dense_limit(network, few, repeats)
     full = median_seconds(lambda: simulate(snn, few, SimulationSpec(T=T, record=QUIET)), repeats)
