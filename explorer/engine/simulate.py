@@ -25,7 +25,8 @@ from explorer.engine.store import SpikeStore
 
 CHUNK_BYTES = 24 * 2**20
 MAX_CHUNK = 24
-FLOAT_ROWS = 64
+FLOAT_ROWS = 128
+FLOAT_BYTES = 128 * 2**20
 
 
 def simulate(
@@ -107,6 +108,8 @@ def chunk_images(snn: SpikingNetwork, spec: SimulationSpec) -> int:
     network = snn.network
     plan = plan_for(network, spec.integer)
     if any(step.path == "float" for step in plan.steps):
-        return max(1, FLOAT_ROWS // min(spec.T, 32))
+        steps = min(spec.T, 32)
+        current = 4 * steps * max(s.neurons for s in network.sites)
+        return max(1, min(FLOAT_ROWS // steps, FLOAT_BYTES // current))
     per_image = sum(bytes_per_step(s.shape) * (min(spec.T, 32) + 32) for s in network.sites)
     return int(max(1, min(MAX_CHUNK, CHUNK_BYTES // per_image)))
