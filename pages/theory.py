@@ -23,10 +23,17 @@ if kind == "layer":
     name = view.settings.layer
     share = np.maximum(view.look.a[name], 0) / view.look.theta[name]
     layer = theta * share[share > 0].ravel()
-    st.caption(
-        f"Positive activations of {name} on image {view.settings.image}, scaled so that its threshold is θ "
-        f"({layer.size} values). Zeros are left out: with v_init below 1 they never fire."
-    )
+    if layer.size:
+        st.caption(
+            f"Positive activations of {name} on image {view.settings.image}, scaled so that its threshold is θ "
+            f"({layer.size} values). Zeros are left out: with v_init below 1 they never fire."
+        )
+    else:
+        st.warning(
+            f"No neuron of {name} is active on image {view.settings.image}: shown are uniform inputs instead. Choose "
+            "another layer or image on the Explorer page."
+        )
+        kind = "uniform"
 sample = theory.inputs(kind, theta, layer)
 mean, square = theory.moments(sample, theta, T, v_init)
 best, unbiased = theory.best_start(sample, theta, T), theory.unbiased_start(sample, theta, T)

@@ -180,7 +180,7 @@ def test_table_edits_are_checked(monkeypatch):
     monkeypatch.setattr(state, "say", said.append)
     monkeypatch.setattr(state, "change", lambda **values: changed.update(values))
     explorer_parts._edited("k", ("a", "b"))
-    assert "above 0" in said[0] and changed["sites"] == (("b", None, 0.25),)
+    assert "0.05 to 4, got -1" in said[0] and changed["sites"] == (("b", None, 0.25),)
 
 
 def test_exported_script_reproduces_the_number(tmp_path):

@@ -92,7 +92,7 @@ def test_the_channels_of_a_layer_make_up_its_errors():
 
     at = settle(open_app(page="rates_and_errors"))
     layer = at.selectbox(key="set_layer").value
-    result = at.session_state["shown_result"].sites[layer]
+    result = at.session_state["shown_result"][1].sites[layer]
     one = [compute.channel(replace(SMALL, layer=layer, channel=c)) for c in range(len(result.channel_total))]
     assert np.allclose([c.sums.total for c in one], result.channel_total, rtol=1e-4, atol=1e-2)
     assert np.array_equal(sum(c.sums.histogram for c in one), result.histogram)

@@ -8,9 +8,9 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import accuracy
-from explorer.ui import cache, explorer_parts, frame, state, widgets
+from explorer.ui import cache, explorer_parts, frame, keys, state, widgets
 from explorer.ui.components import chart
-from explorer.ui.results import wilson
+from explorer.ui.results import Result, wilson
 from explorer.ui.runner import Job
 from explorer.ui.scene import ABLATIONS
 from explorer.ui.settings import Settings
@@ -76,8 +76,8 @@ def ask(runs: explorer_parts.Runs, chosen: Plan | None) -> list[Job]:
 def draw(view: frame.View, runs: explorer_parts.Runs, chosen: Plan | None) -> None:
     """Draw curves, steps needed, and the ablation, as far as known."""
     jobs = ask(runs, chosen)
-    curves, ablation = jobs[: len(runs.wanted)], jobs[len(runs.wanted) :]
-    known = [(name, job.result) for name, job in zip(runs.names, curves) if job.result.images]
+    results = [job.result for job in jobs]  # read once: the worker replaces them as it goes on
+    known = [(name, result) for name, result in zip(runs.names, results) if result.images]
     display = state.display()
     shown = [explorer_parts.as_curve(name, result) for name, result in known]
     ann = known[0][1].ann_top1 if known and known[0][1].labelled else None
@@ -93,23 +93,23 @@ def draw(view: frame.View, runs: explorer_parts.Runs, chosen: Plan | None) -> No
     )
     frame.assumptions(view.settings, jobs)
     if ann is not None:
-        st.subheader("Steps to within 1 % of the ANN")
-        rows = {name: accuracy.steps_to_reach(result.top1, result.ann_top1 - 0.01) for name, result in known}
-        for column, (name, steps) in zip(st.columns(max(len(rows), 2)), rows.items(), strict=False):
+        st.subheader("Steps to within 1 percentage point of the ANN")
+        for column, (name, result) in zip(st.columns(max(len(known), 2)), known, strict=False):
+            steps = accuracy.steps_to_reach(result.top1, result.ann_top1 - 0.01)
             column.metric(
                 name,
-                f"T = {steps}" if steps else f"more than {view.settings.T}",
+                f"T = {steps}" if steps else f"more than {result.T}",
                 help="First T from which accuracy stays at most 1 percentage point below the ANN's.",
             )
     if chosen is not None:
-        _ablation(chosen, ablation)
+        _ablation(chosen, results[len(runs.wanted) :])
 
 
-def _ablation(chosen: Plan, jobs: list[Job]) -> None:
-    results = [job.result for job in jobs]
+def _ablation(chosen: Plan, results: list[Result]) -> None:
     done = min(result.images for result in results)
     st.subheader(ABLATIONS[chosen.kind])
-    T = jobs[0].settings.T
+    settings = chosen.settings[0]
+    T = settings.T
     if chosen.kind in ("v_init", "percentile"):
         grid = np.array([100 * r.top1 if r.images else np.full(T, np.nan) for r in results])
         title = "v_init (share of θ)" if chosen.kind == "v_init" else "percentile"
@@ -122,20 +122,20 @@ def _ablation(chosen: Plan, jobs: list[Job]) -> None:
     else:
         base = results[0]
         change = np.array(
-            [100 * (r.top1[-1] - base.top1[-1]) if r.images and base.images else 0.0 for r in results[1:]]
+            [100 * (r.top1[-1] - base.top1[-1]) if r.images == base.images > 0 else np.nan for r in results[1:]]
         )
         what = "threshold × 0.8" if chosen.kind == "scale" else "v_init = 0 in this layer only"
         figure = accuracy.bars_figure(
             chosen.values[1:], change, f"change of accuracy at T = {T} (percentage points), {what}"
         )
         alt = "Change of accuracy when one layer is changed."
-    settings = jobs[0].settings
     chart(figure, f"ablation_{chosen.kind}", alt, note=f"{ABLATIONS[chosen.kind]} around {settings.note(done)}")
     low, high = wilson(results[0].hits[-1:], results[0].images)
+    source = keys.plain(keys.label(settings.source))
     st.caption(
-        f"At least {done} images each (the first of {settings.source}), T up to {T}, {_seed(chosen)}; around "
-        f"{settings.describe()}. The first setting's 95 % interval is {100 * low[0]:.1f} to {100 * high[0]:.1f} %: "
-        "differences inside it mean little. All runs see the same images."
+        f"At least {frame.count(done, 'image')} each (the first of {source}), T up to {T}, {_seed(chosen)}; around "
+        f"{keys.plain(settings.describe())}. The first setting's 95 % interval is {100 * low[0]:.1f} to "
+        f"{100 * high[0]:.1f} %: differences inside it mean little. All runs see the same images."
     )
 
 

@@ -61,9 +61,10 @@ def fitting_rule(rule: str, name: str) -> str:
     return "clip" if clips else "percentile"
 
 
-def missing(name: str) -> bool:
-    """Tell whether a network's name or an image source stands for an upload that is not here (any more)."""
-    return keys.is_upload(name) and own_networks().get(name) is None and own_pictures().get(name) is None
+def missing(name: str, kind: str) -> bool:
+    """Tell whether a name stands for an upload that is not here (any more); kind: 'network' or 'source' of images."""
+    shelf: Shelf[Any] = own_networks() if kind == "network" else own_pictures()
+    return keys.is_upload(name) and shelf.get(name) is None
 
 
 def gone(name: str) -> str:

@@ -41,7 +41,7 @@ def draw() -> None:
 
 def mine(name: str) -> list[str]:
     """Return the keys of this visitor's uploads that are still here; name is 'network' or 'source'."""
-    return [key for key in st.session_state.get(MINE[name], []) if not cache.missing(key)]
+    return [key for key in st.session_state.get(MINE[name], []) if not cache.missing(key, name)]
 
 
 def with_network(name: str) -> dict[str, Any]:
@@ -57,11 +57,11 @@ def settle() -> None:
     now, good = state.current(), state.last_good() or Settings()
     for name, default in (("network", Settings().network), ("source", Settings().source)):
         chosen, before = getattr(now, name), getattr(good, name)
-        if cache.missing(chosen):
+        if cache.missing(chosen, name):
             state.say(cache.gone(chosen))
-            found = default if cache.missing(before) else before
+            found = default if cache.missing(before, name) else before
             state.change(**(with_network(found) if name == "network" else {name: found}))
-    state.unpin(but=lambda pin: not cache.missing(pin.network) and not cache.missing(pin.source))
+    state.unpin(but=lambda pin: not (cache.missing(pin.network, "network") or cache.missing(pin.source, "source")))
 
 
 def fetch() -> None:
@@ -115,7 +115,7 @@ def _try(label: str, work: Callable[[Callable[[str], None]], Any]) -> Any:
             found = work(lambda words: status.update(label=words))
         except Exception as error:
             status.update(label="This cannot be used; what was on screen before stays.", state="error")
-            st.error(frame.words(error), icon=":material/error:")
+            st.error(keys.plain(frame.words(error)), icon=":material/error:")
             status.update(expanded=True)
             return None
         status.update(label="Ready", state="complete")
@@ -255,12 +255,12 @@ def _report_dialog() -> None:
         try:
             found = cache.loaded(name)
         except Exception as error:
-            st.error(frame.words(error), icon=":material/error:")
+            st.error(keys.plain(frame.words(error)), icon=":material/error:")
             return
     card = found.card
     st.markdown(
-        f"**{keys.label(name)}**: input {'×'.join(map(str, found.network.input_shape))}, {len(card.classes)} classes, "
-        f"{card.parameters:,} parameters"
+        f"**{keys.plain(keys.label(name))}**: input {'×'.join(map(str, found.network.input_shape))}, "
+        f"{len(card.classes)} classes, {card.parameters:,} parameters"
     )
     _report(found)
 
@@ -273,5 +273,5 @@ def _report(found: cache.Loaded) -> None:
     told = conversion_report(found.network)
     st.caption(told.summary())
     for problem in told.unsupported[:5]:
-        st.error(str(problem), icon=":material/block:")
+        st.error(keys.plain(str(problem)), icon=":material/block:")
     st.dataframe(pd.DataFrame(told.lines, columns=list(HEAD)), hide_index=True, width="stretch", key="report_table")

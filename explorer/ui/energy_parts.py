@@ -34,12 +34,17 @@ def ask(view: frame.View) -> list[Job]:
 def draw(view: frame.View) -> None:
     """Draw spikes per neuron, operations per layer and energy against T and accuracy."""
     jobs = ask(view)
-    result, macs = jobs[0].result, cache.macs(view.settings.network)
+    results = [job.result for job in jobs]  # read once: the worker replaces them as it goes on
+    result, macs = results[0], cache.macs(view.settings.network)
     frame.assumptions(view.settings, jobs)
     if not result.images:
         st.caption("The first images are being simulated.")
         return
-    known = [(job.result, cache.additions(replace(job.settings, images=16))) for job in jobs if job.result.images]
+    known = [
+        (one, cache.additions(replace(job.settings, images=16)))
+        for job, one in zip(jobs, results, strict=True)
+        if one.images
+    ]
     known.sort(key=lambda pair: pair[0].T)
     work = next(work for one, work in known if one is result)
     done = {name: work.additions[name] for name in macs}
@@ -49,8 +54,8 @@ def draw(view: frame.View) -> None:
         "Spikes per neuron", f"{result.spikes_per_neuron:.2f}", help=f"mean over all sites, in T = {result.T} steps"
     )
     columns[1].metric("Additions / ANN's MACs", f"{sum(done.values()) / sum(macs.values()):.2f}")
-    columns[2].metric("SNN energy (µJ per image)", f"{snn:.1f}")
-    columns[3].metric("ANN energy (µJ per image)", f"{ann:.1f}")
+    columns[2].metric("SNN energy (µJ per image)", f"{snn:.3g}")
+    columns[3].metric("ANN energy (µJ per image)", f"{ann:.3g}")
     st.caption(
         f"Assumptions: {MAC_PJ} pJ per 32-bit multiply-accumulate, {ADD_PJ} pJ per addition in 45 nm (Horowitz, ISSCC 2014); "  # noqa: E501
         "memory, which often costs more, is left out. Additions are counted, neuron by neuron, on the first "
@@ -101,7 +106,7 @@ def draw(view: frame.View) -> None:
         textposition="bottom right",
         name="SNN",
         marker={"size": 9},
-        hovertemplate="%{text}<br>%{x:.1f} µJ<br>%{y:.1f} %<extra></extra>",
+        hovertemplate="%{text}<br>%{x:.3g} µJ<br>%{y:.1f} %<extra></extra>",
     )
     figure.add_scatter(
         x=[ann],
@@ -109,8 +114,8 @@ def draw(view: frame.View) -> None:
         mode="markers",
         name="ANN",
         marker={"symbol": "star", "size": 14, "color": theme.ORANGE},
-        hovertemplate="ANN<br>%{x:.1f} µJ<br>%{y:.1f} %<extra></extra>",
+        hovertemplate="ANN<br>%{x:.3g} µJ<br>%{y:.1f} %<extra></extra>",
     )
     figure.update_yaxes(range=[0, 105])
     figure.update_xaxes(rangemode="tozero")
-    chart(figure, "energy", f"Energy against accuracy; the ANN takes {ann:.1f} µJ.", note=note)
+    chart(figure, "energy", f"Energy against accuracy; the ANN takes {ann:.3g} µJ.", note=note)

@@ -10,7 +10,7 @@ import streamlit as st
 from explorer.plots import accuracy, rates
 from explorer.ui import cache, frame, state, widgets
 from explorer.ui.components import chart, equaliser
-from explorer.ui.explorer_parts import _effective, histogram, staircase_start
+from explorer.ui.explorer_parts import _effective, histogram, latest, staircase_start
 from explorer.ui.results import EDGES_A, EDGES_V, PARTS, rate_edges
 from explorer.ui.runner import Job
 
@@ -30,14 +30,15 @@ def equalisers(view: frame.View) -> None:
             entry[index] = round(value, 2)
             state.change(sites=now.with_site(site, entry[0], entry[1]).sites, layer=site)
 
+        values = [_effective(settings, name)[index] for name in names]
         with st.expander(title, expanded=what == "scale", icon=":material/equalizer:"):
             equaliser(
                 names,
-                [_effective(settings, name)[index] for name in names],
+                values,
                 [settings.site(name)[index] is not None for name in names],
                 title.split(":")[1].strip(),
-                low,
-                high,
+                min(low, *values),
+                max(high, *values),
                 f"equaliser_{what}",
                 moved,
             )
@@ -54,12 +55,13 @@ def ask(view: frame.View) -> list[Job]:
 def draw(view: frame.View) -> None:
     """Draw everything that refines with the run."""
     job = ask(view)[0]
-    result = job.result if job.result.sites else st.session_state.get("shown_result")
+    result = job.result  # read once: the worker replaces it as it goes on
     frame.assumptions(view.settings, [job])
-    if result is None or view.settings.layer not in result.sites:
-        st.caption("The first images are being simulated.")
+    settings, result, _ = latest(view, result, bool(result.sites))
+    if settings.layer not in result.sites:
+        if not job.error:
+            st.caption("The first images are being simulated.")
         return
-    st.session_state["shown_result"] = result
     names = list(result.sites)
     squared = state.display().squared
     parts = {part: np.array([result.sites[name].share(part, squared) for name in names]) for part in PARTS}
@@ -72,20 +74,20 @@ def draw(view: frame.View) -> None:
         "parts",
         "Error per layer in four parts that add up. Click a bar to choose its layer.",
         on_click=lambda point: state.change(layer=str(point["custom"]), channel=0, row=0, column=0),
-        note=view.settings.note(result.error_images),
+        note=settings.note(result.error_images),
     )
-    histogram(view, result)
+    histogram(settings, result)
     left, right = st.columns(2)
-    sums = result.sites[view.settings.layer]
+    sums = result.sites[settings.layer]
     with left:
         st.subheader("Potentials at the end")
         chart(
             rates.potential_figure(sums.potentials, EDGES_V),
             "potentials",
-            f"Distribution of v(T) / θ in {view.settings.layer}.",
+            f"Distribution of v(T) / θ in {settings.layer}.",
         )
         st.caption(
-            f"{100 * sums.below / sums.n:.1f} % below 0 (inhibited, or sent more than received), "
+            f"{100 * sums.below / sums.n:.1f} % below 0 (negative input, or more sent than received), "
             f"{100 * sums.above / sums.n:.1f} % above θ (could not send it all: at most one spike a step). "
             "What lies beyond the axis is counted at its ends."
         )
@@ -99,7 +101,7 @@ def draw(view: frame.View) -> None:
         chart(
             figure,
             "worst",
-            f"The ten worst channels of {view.settings.layer}.",
+            f"The ten worst channels of {settings.layer}.",
             on_click=lambda point: state.change(channel=int(str(point["y"]).split()[-1]), row=0, column=0),
         )
         st.caption("Click a bar to look into its channel below.")
@@ -109,7 +111,9 @@ def draw(view: frame.View) -> None:
 
 def _channel(view: frame.View) -> None:
     """Draw one channel's rates and its error by place; a click chooses the neuron, whose four causes are listed."""
-    s = view.settings
+    s, now = view.settings, state.current()
+    if now.channel != s.channel and replace(now, channel=s.channel) == s:
+        st.rerun()  # typed below, in this part of the page alone: the rest follows
     seen = cache.channel(replace(s.look(), layer=s.layer, channel=s.channel, images=16))
     st.subheader(f"Inside channel {s.channel} of {s.layer}")
     size = view.look.shapes[s.layer][0]

@@ -10,11 +10,11 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import accuracy, membrane, rates
-from explorer.ui import cache, frame, state, widgets
+from explorer.ui import cache, frame, keys, state, widgets
 from explorer.ui.components import chart
 from explorer.ui.results import EDGES_A, Result, rate_edges, wilson
 from explorer.ui.runner import Job
-from explorer.ui.settings import PRESETS, Settings
+from explorer.ui.settings import SCALE_RANGE, V_INIT_RANGE, Settings, with_start
 
 
 def picture(pixels: np.ndarray, width: int = 150) -> None:
@@ -31,20 +31,32 @@ def image_and_scores(view: frame.View) -> None:
         widgets.number("image")
         picture(look.picture)
         if look.label is not None:
-            st.caption(f"True class: **{look.classes[look.label]}**")
+            st.caption(f"True class: **{keys.plain(look.classes[look.label])}**")
         for name, scores in (("ANN", look.ann), (f"SNN, T = {T}", look.snn[-1])):
             best = int(scores.argmax())
             mark = "" if look.label is None else (" :material/check:" if best == look.label else " :material/close:")
-            st.markdown(f"{name}: **{look.classes[best]}**{mark}")
+            st.markdown(f"{name}: **{keys.plain(look.classes[best])}**{mark}")
     with right:
         shown = np.argsort(-look.ann)[:10] if len(look.ann) > 10 else np.arange(len(look.ann))
         label = None if look.label is None or look.label not in shown else int(np.flatnonzero(shown == look.label)[0])
-        figure = membrane.scores_figure([look.classes[i] for i in shown], look.ann[shown], look.snn[-1][shown], label)
+        figure = membrane.scores_figure(
+            _distinct([look.classes[i] for i in shown]), look.ann[shown], look.snn[-1][shown], label
+        )
         chart(
             figure,
             "scores",
             f"Class scores of ANN and SNN after {T} steps; the SNN says {look.classes[int(look.snn[-1].argmax())]}.",
         )
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return names no two of which are equal: a number is added to one that was there before."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found
 
 
 def place(shape: tuple[int, ...], columns: Sequence[Any]) -> None:
@@ -87,16 +99,19 @@ class Runs:
 
 
 def runs(view: frame.View) -> Runs:
-    """Return yours, zero start, half start (unless they are yours) and the pinned settings."""
+    """Return yours, zero start, half start (unless they are yours) at your thresholds, and the pinned settings."""
     yours = view.settings.look()
     named: dict[Settings, str] = {yours: "yours"}
-    for name, preset in PRESETS.items():
-        other = preset(yours)
-        v_init = "0" if name == "Zero start" else "1/2"
-        named[other] = f"yours: v_init = {v_init}" if other == yours else f"v_init = {v_init}"
+    for name, other in references(yours).items():
+        named[other] = f"yours: {name}" if other == yours else name
     for pin in state.pins():
         named.setdefault(replace(pin, images=yours.images, device=yours.device), f"pin: {pin.describe()}, T = {pin.T}")
-    return Runs(list(named), list(named.values()))
+    return Runs(list(named), _distinct(list(named.values())))
+
+
+def references(settings: Settings) -> dict[str, Settings]:
+    """Return the two starts that everything is compared with, at these thresholds, by name."""
+    return {"v_init = 0": with_start(settings, 0.0), "v_init = 1/2": with_start(settings, 0.5)}
 
 
 def as_curve(name: str, result: Result) -> accuracy.Curve:
@@ -108,18 +123,10 @@ def as_curve(name: str, result: Result) -> accuracy.Curve:
 def curves(view: frame.View, asked: Runs) -> None:
     """Draw accuracy against T; refined while images come in."""
     jobs = asked.ask()
-    mine, before = jobs[0].result, st.session_state.get("shown_result")
-    if mine.images:
-        st.session_state["shown_result"] = mine
-    waiting = before is not None and not mine.images
-    if before is not None and waiting:
-        mine = before
+    results = [job.result for job in jobs]  # read once: the worker replaces them as it goes on
+    settings, mine, waiting = latest(view, results[0], bool(results[0].images))
     what = "Accuracy" if mine.labelled else "Agreement with the ANN"
     st.subheader(f"{what} against time-steps")
-    if waiting:
-        st.caption(
-            ":material/hourglass_top: The first images of the new settings are being simulated; until then, those before."  # noqa: E501
-        )
     if mine.images:
         low, high = wilson(mine.hits[-1:], mine.images)
         columns = st.columns(4)
@@ -129,43 +136,60 @@ def curves(view: frame.View, asked: Runs) -> None:
             help=f"95 % interval: {100 * low[0]:.1f} to {100 * high[0]:.1f} %",
         )
         columns[1].metric("ANN top-1", f"{100 * mine.ann_top1:.1f} %" if mine.labelled else "no labels")
-        columns[2].metric("Images so far", f"{mine.images} of {jobs[0].goal}")
+        columns[2].metric("Images so far", f"{mine.images} of {max(jobs[0].goal, mine.images)}")
         columns[3].metric(
             "Spikes per neuron", f"{mine.spikes_per_neuron:.2f}", help=f"mean over all sites, in T = {mine.T} steps"
         )
-    results = [mine, *(job.result for job in jobs[1:])]
-    names = [asked.names[0] if jobs[0].result.images else "settings before", *asked.names[1:]]
-    shown = [as_curve(name, result) for name, result in zip(names, results, strict=True) if result.images]
+    names = ["settings before" if waiting else asked.names[0], *asked.names[1:]]
+    shown = [as_curve(name, result) for name, result in zip(names, [mine, *results[1:]], strict=True) if result.images]
     figure = accuracy.accuracy_figure(shown, mine.ann_top1 if mine.images and mine.labelled else None)
     value = f"{100 * shown[0].top1[-1]:.1f} % for yours" if shown else "first images are being simulated"
     chart(
         figure,
         "accuracy",
         f"{what} against time-steps with 95 % intervals: {value}.",
-        note=view.settings.note(mine.images),
+        note=settings.note(mine.images),
     )
     frame.assumptions(view.settings, jobs)
-    histogram(view, mine)
+    histogram(settings, mine)
 
 
-def histogram(view: frame.View, mine: Result) -> None:
+def latest(view: frame.View, result: Result, known: bool) -> tuple[Settings, Result, bool]:
+    """Return what to draw: this result if it is known, else the last one of the same network, its settings with it.
+
+    Returns settings, result, and whether it is the one before, which is then said on the page.
+    """
+    if known:
+        st.session_state["shown_result"] = view.settings, result
+        return view.settings, result, False
+    settings, before = st.session_state.get("shown_result", (None, None))
+    if settings is None or settings.network != view.settings.network:
+        return view.settings, result, False
+    st.caption(
+        ":material/hourglass_top: The first images of the new settings are being simulated; until then, those before: "
+        f"{keys.plain(settings.describe())}, T = {settings.T}."
+    )
+    return replace(settings, layer=view.settings.layer), before, True
+
+
+def histogram(settings: Settings, mine: Result) -> None:
     """Draw decoded rate against activation for the chosen layer, and the error per layer."""
-    sums = mine.sites.get(view.settings.layer)
+    sums = mine.sites.get(settings.layer)
     if sums is None:
         st.caption("Rates and errors appear with the first images.")
         return
     left, right = st.columns(2)
     with left:
         st.subheader("Rate against activation")
-        start = staircase_start(view.settings)
+        start = staircase_start(settings)
         chart(
             rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(mine.T), mine.T, start),
             "histogram",
-            f"Decoded rate against activation in {view.settings.layer}.",
-            note=view.settings.note(mine.error_images),
+            f"Decoded rate against activation in {settings.layer}.",
+            note=settings.note(mine.error_images),
         )
         st.caption(
-            f"{view.settings.layer}, {mine.error_images} images: mean error {100 * sums.mean:+.2f} % of θ, root mean "
+            f"{settings.layer}, {mine.error_images} images: mean error {100 * sums.mean:+.2f} % of θ, root mean "
             f"square {100 * sums.mean_square**0.5:.2f} % of θ. Neurons silent in both networks are not drawn."
         )
     with right:
@@ -174,11 +198,11 @@ def histogram(view: frame.View, mine: Result) -> None:
         rms = np.array([mine.sites[name].mean_square ** 0.5 for name in names])
         mean = np.array([mine.sites[name].mean for name in names])
         chart(
-            rates.layer_error_figure(names, rms, mean, view.settings.layer),
+            rates.layer_error_figure(names, rms, mean, settings.layer),
             "layer_error",
             f"Error per layer; the largest is in {names[int(rms.argmax())]}. Click a bar to choose the layer.",
             on_click=lambda point: state.change(layer=str(point["custom"]), channel=0, row=0, column=0),
-            note=view.settings.note(mine.error_images),
+            note=settings.note(mine.error_images),
         )
         st.caption(
             f"â − a in per cent of each layer's threshold, {mine.error_images} images. Click a bar to choose its layer."
@@ -250,20 +274,19 @@ def _renew_table() -> None:
 
 
 def _edited(key: str, names: tuple[str, ...]) -> None:
-    """Take over edited cells; a value the engine refuses leaves the layer as it was and is explained."""
-    from explorer.engine.specs import SpecError, check_scale, check_v_init
-
+    """Take over edited cells; a value out of range leaves the layer as it was and is explained."""
+    ranges = {"scale": ("threshold scale", SCALE_RANGE), "v_init": ("v_init", V_INIT_RANGE)}
     settings = state.current()
     for row, cells in st.session_state[key]["edited_rows"].items():
         name = names[int(row)]
         scale, v_init = settings.site(name)
-        try:
-            if cells.get("scale") is not None:
-                check_scale(cells["scale"], f"{name}, threshold scale")
-            if cells.get("v_init") is not None:
-                check_v_init(cells["v_init"], f"{name}, v_init")
-        except SpecError as error:
-            state.say(str(error))
+        faults = [
+            f"{name}, {what}: {low:g} to {high:g}, got {cells[column]:g}. The layer is as it was."
+            for column, (what, (low, high)) in ranges.items()
+            if cells.get(column) is not None and not low <= cells[column] <= high
+        ]
+        if faults:
+            state.say(" ".join(faults))
             _renew_table()
             continue
         if None in cells.values():
@@ -278,5 +301,5 @@ def export(view: frame.View, asked: Runs, more: list[Settings] | None = None) ->
     from explorer.ui import exports
 
     jobs = cache.runner().want(frame.owner(), [*asked.wanted, *(more or [])], errors=True)
-    names = [*asked.names, *(one.describe() for one in more or [])]
+    names = _distinct([*asked.names, *(one.describe() for one in more or [])])
     exports.buttons(view.settings, {name: job.result for name, job in zip(names, jobs, strict=True)})

@@ -27,7 +27,7 @@ def top(title: str) -> None:
     preload()
     message = st.session_state.get("message")
     if message:
-        st.warning(message, icon=":material/info:")
+        st.warning(keys.plain(message), icon=":material/info:")
         st.session_state["message"] = None
 
 
@@ -54,7 +54,7 @@ class View:
 def view() -> View:
     """Return the present view; where the settings cannot be used, say so and return the last good one.
 
-    Stops the page if nothing ever worked.
+    Stops the page if nothing ever worked, with a way to begin anew.
     """
     settings = state.current()
     if st.session_state.get("asked") != settings.look():
@@ -64,11 +64,12 @@ def view() -> View:
         with st.spinner("Loading the network and simulating one image…"):
             look = cache.look(one_image(settings))
     except Exception as error:
-        st.error(words(error), icon=":material/error:")
+        st.error(keys.plain(words(error)), icon=":material/error:")
         good = state.last_good()
         if good is None:
+            st.button("Start from the defaults", key="start_anew", icon=":material/restart_alt:", on_click=state.anew)
             st.stop()
-        st.caption(f"Shown below: the last good result ({good.describe()}, T = {good.T}).")
+        st.caption(f"Shown below: the last good result ({keys.plain(good.describe())}, T = {good.T}).")
         return View(good, cache.look(one_image(good)))
     settings = _with_neuron(settings, look)
     state.good(settings)
@@ -122,18 +123,18 @@ def assumptions(settings: Settings, jobs: list[Job]) -> None:
     running = [job for job in jobs if not job.done]
     device = next((result.device for result in results if result.device), "")
     seed = f" · seed {settings.seed}" if settings.start != "constant" else ""
-    status = (
-        f":material/sync: refining, {min(job.result.images for job in running)} of {running[0].goal} images{_ahead()}"
-        if running
-        else ":material/check: complete"
-    )
+    faults = list(dict.fromkeys(job.error for job in jobs if job.error))
+    if running:
+        least = min(running, key=lambda job: job.result.images / job.goal)
+        status = f":material/sync: refining, {least.result.images} of {least.goal} images{_ahead()}"
+    else:
+        status = ":material/error: failed" if faults else ":material/check: complete"
     st.caption(
-        f"{status} · {seen} evaluation images ({keys.label(settings.source)}) · T = {settings.T}{seed} · "
-        f"{settings.describe()} · {device}"
+        f"{status} · {count(seen, 'evaluation image')} ({keys.plain(keys.label(settings.source))}) · T = {settings.T}"
+        f"{seed} · {keys.plain(settings.describe())} · {device}"
     )
-    for job in jobs:
-        if job.error:
-            st.error(job.error, icon=":material/error:")
+    for fault in faults:
+        st.error(keys.plain(fault), icon=":material/error:")
     silent = results[0].silent() if results and seen else []
     if silent:
         st.warning(
@@ -143,9 +144,14 @@ def assumptions(settings: Settings, jobs: list[Job]) -> None:
         )
 
 
+def count(n: int, what: str) -> str:
+    """Return a number with its noun in the plural where it must be."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
 def _ahead() -> str:
     n = cache.runner().ahead(owner())
-    return f", {n} run{'s' if n > 1 else ''} of other visitors ahead of yours" if n else ""
+    return f", {count(n, 'run')} of other visitors ahead of yours" if n else ""
 
 
 def live(jobs: list[Job], draw) -> None:

@@ -19,6 +19,11 @@ def clean(text: str) -> str:
     return text if len(text) <= LABEL_MAX else f"{text[: LABEL_MAX // 2]}...{text[3 - LABEL_MAX // 2 :]}"
 
 
+def plain(text: str) -> str:
+    """Return Markdown that shows a text as it is: names and messages come from files and links."""
+    return re.sub(r"([\\`*\[\]<>~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//))", r"\\\1", text)
+
+
 def make(label: str, *content: bytes) -> str:
     """Return the key of an upload."""
     digest = hashlib.sha256()

@@ -8,10 +8,10 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import membrane, rates, theme
-from explorer.ui import cache, frame, state, widgets
+from explorer.ui import cache, frame, keys, state, widgets
 from explorer.ui.components import chart, player
-from explorer.ui.explorer_parts import picture, place
-from explorer.ui.settings import PRESETS, Settings
+from explorer.ui.explorer_parts import picture, place, references
+from explorer.ui.settings import Settings
 
 THUMBNAILS = 8
 
@@ -21,17 +21,21 @@ def images(view: frame.View) -> None:
     columns = st.columns([1, 3])
     widgets.number("image", at=columns[0])
     only_wrong = widgets.toggle("only_wrong", at=columns[1])
-    start = view.settings.image
+    every = cache.images(view.settings.network, view.settings.source).images
+    start = max(0, min(view.settings.image, len(every) - THUMBNAILS))
     choice = list(range(start, start + THUMBNAILS))
     if only_wrong:
         job = cache.runner().want(frame.owner(), [replace(view.settings.look(), images=48)])[0]
         cache.runner().wait([job], 4.0)
-        choice = ([i for i in job.result.wrong if i >= start] or job.result.wrong)[:THUMBNAILS]
-        st.caption(
-            f"{len(job.result.wrong)} of the first {job.result.images} images are wrong at T = {view.settings.T}."
-            + ("" if job.done else " Still looking: press the switch again for more.")
+        wrong, seen = job.result.wrong, job.result.images
+        choice = ([i for i in wrong if i >= view.settings.image] or wrong)[:THUMBNAILS]
+        row = st.container(horizontal=True, vertical_alignment="center")
+        row.caption(
+            f"{len(wrong)} of the first {frame.count(seen, 'image')} are wrong at T = {view.settings.T}."
+            + ("" if job.done else " Not all have been looked at yet.")
         )
-    every = cache.images(view.settings.network, view.settings.source).images
+        if not job.done:
+            row.button("Look further", key="look_further", icon=":material/search:")
     for column, i in zip(st.columns(THUMBNAILS), [i for i in choice if i < len(every)], strict=False):
         with column:
             picture(np.asarray(every[i]), 72)
@@ -40,7 +44,7 @@ def images(view: frame.View) -> None:
                 key=f"pick_{i}",
                 on_click=lambda i=i: state.change(image=i),
                 width="stretch",
-                type="primary" if i == start else "secondary",
+                type="primary" if i == view.settings.image else "secondary",
             )
 
 
@@ -71,7 +75,7 @@ def rate_map(view: frame.View) -> None:
 
 
 def _starts(settings: Settings) -> dict[str, Settings]:
-    named = {"v_init = 0": PRESETS["Zero start"](settings), "v_init = 1/2": PRESETS["OPI, half threshold"](settings)}
+    named = references(settings)
     return named if settings in named.values() else {**named, "yours": settings}
 
 
@@ -92,8 +96,8 @@ def three_starts(view: frame.View) -> None:
     with right:
         chart(membrane.current_figure(traces), "lab_current", "Input current per step.", time=True)
     st.caption(
-        f"Image {s.image}, T = {s.T}, {s.describe()}, {view.look.device}. The current differs between settings "
-        "because the layers before start differently, too."
+        f"Image {s.image}, T = {s.T}, {keys.plain(s.describe())}, {view.look.device}. The current differs between "
+        "settings because the layers before start differently, too."
     )
 
 

@@ -41,17 +41,29 @@ class Field:
     def clamp(self, value: Any) -> Any:
         """Return the nearest allowed value; the default where there is none (wrong type, not finite)."""
         if self.options is not None:
-            return value if value in self.options else self.default
+            return value if isinstance(value, str) and value in self.options else self.default
         if isinstance(self.default, str):
-            return value[:300] if isinstance(value, str) else self.default
+            return printable(value, 300) if isinstance(value, str) else self.default
         if isinstance(self.default, bool):
             return value if isinstance(value, bool) else self.default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not is_number(value):
             return self.default
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         value = min(max(value, low), high)
         return round(value) if isinstance(self.default, int) else float(value)
+
+
+def printable(text: str, most: int) -> str:
+    """Return a text from outside without control characters and what is no character at all, cut to a length."""
+    return "".join(letter for letter in text if letter.isprintable())[:most]
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value from outside is a finite number; a boolean is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
 
 
 TABLE = (
@@ -87,7 +99,15 @@ TABLE = (
     Field(
         "per", "Thresholds", "site", "One threshold for the whole layer, or one for each of its channels.", options=PER
     ),
-    Field("scale", "Threshold scale", 1.0, "Multiplies every calibrated threshold.", 0.1, 3.0, 0.05),
+    Field(
+        "scale",
+        "Threshold scale",
+        1.0,
+        "Multiplies the calibrated thresholds, except of layers with a scale of their own.",
+        0.1,
+        3.0,
+        0.05,
+    ),
     Field(
         "start",
         "Initial potential",
@@ -174,24 +194,29 @@ class Settings:
             self.start, f"{self.start} v_init {self.v_init:g} ± {self.spread:g}, seed {self.seed}"
         )
         scale = "" if self.scale == 1 else f", θ × {self.scale:g}"
-        layers = "" if not self.sites else f", {len(self.sites)} layers changed"
+        layers = ""
+        if len(self.sites) == 1:
+            layers = f", {self._changed()}"
+        elif self.sites:
+            layers = f", {len(self.sites)} layers changed"
         return f"{keys.label(self.network)}, {rule}{per}{scale}, {v_init}{layers}"
 
-    def note(self, images: int | None = None) -> str:
-        """Return the line a figure is exported with: all settings, and the images or the one neuron it shows."""
-        layers = ", ".join(
+    def _changed(self) -> str:
+        return ", ".join(
             name + ("" if scale is None else f" θ × {scale:g}") + ("" if v_init is None else f" v_init {v_init:g}")
             for name, scale, v_init in self.sites
         )
+
+    def note(self, images: int | None = None) -> str:
+        """Return the line a figure is exported with: all settings, and the images or the one neuron it shows."""
+        layers = self._changed() if len(self.sites) > 1 else ""
         neuron = f", {self.layer}, channel {self.channel}, row {self.row}, column {self.column}" if self.layer else ""
         shown = f"image {self.image}{neuron}" if images is None else f"{images} images"
         return f"{self.describe()}{f' ({layers})' if layers else ''}, T = {self.T}; {keys.label(self.source)}: {shown}"
 
 
 def _clamp_share(value: Any, span: tuple[float, float]) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(min(max(value, span[0]), span[1]))
+    return float(min(max(value, span[0]), span[1])) if is_number(value) else None
 
 
 def clamp_sites(raw: Any) -> tuple[tuple[str, float | None, float | None], ...]:
@@ -201,7 +226,8 @@ def clamp_sites(raw: Any) -> tuple[tuple[str, float | None, float | None], ...]:
         if isinstance(entry, list | tuple) and len(entry) == 3 and isinstance(entry[0], str):
             scale, v_init = _clamp_share(entry[1], SCALE_RANGE), _clamp_share(entry[2], V_INIT_RANGE)
             if scale is not None or v_init is not None:
-                entries[entry[0][:200]] = (entry[0][:200], scale, v_init)
+                name = printable(entry[0], 200)
+                entries[name] = (name, scale, v_init)
     return tuple(entries[name] for name in sorted(entries))
 
 
@@ -221,14 +247,20 @@ def changes(chosen: Any) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if value != default[name]}
 
 
+def with_start(settings: Settings, v_init: float) -> Settings:
+    """Return a copy in which every potential starts at this share of its threshold; thresholds stay as they are."""
+    sites = tuple((name, scale, None) for name, scale, _ in settings.sites if scale is not None)
+    return replace(settings, start="constant", v_init=v_init, sites=sites)
+
+
 def zero_start(settings: Settings) -> Settings:
-    """The usual conversion before OPI: every potential starts at zero."""
-    return replace(settings, start="constant", v_init=0.0, scale=1.0, sites=())
+    """The usual conversion before OPI: every potential starts at zero, thresholds as calibrated."""
+    return replace(with_start(settings, 0.0), scale=1.0, sites=())
 
 
 def opi(settings: Settings) -> Settings:
-    """OPI: every potential starts at half its threshold. [Bu2022]"""
-    return replace(settings, start="constant", v_init=0.5, scale=1.0, sites=())
+    """OPI: every potential starts at half its threshold, thresholds as calibrated. [Bu2022]"""
+    return replace(with_start(settings, 0.5), scale=1.0, sites=())
 
 
 PRESETS = {"Zero start": zero_start, "OPI, half threshold": opi}

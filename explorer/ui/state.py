@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from explorer.ui import link
+from explorer.ui import cache, link
 from explorer.ui.scene import DISPLAY, FIELDS, MAX_PINS, Display, Scene, clamp_display, differences
 from explorer.ui.settings import TABLE, Settings, clamp, clamp_sites
 
@@ -123,8 +123,14 @@ def undo() -> None:
 def reset() -> None:
     """Go back to the defaults; network, images and pins are kept."""
     now = current()
-    kept = Settings(network=now.network, source=now.source, images=now.images, device=now.device)
+    rule = cache.fitting_rule(Settings().rule, now.network)
+    kept = Settings(network=now.network, source=now.source, images=now.images, device=now.device, rule=rule)
     put_scene(Scene(kept, pins=pins()))
+
+
+def anew() -> None:
+    """Go back to the defaults, all of them: what was asked for cannot be shown."""
+    put_scene(Scene())
 
 
 def pins() -> tuple[Settings, ...]:

@@ -51,10 +51,17 @@ def draw() -> None:
             step = steps()[chosen]
             st.info(f"**{chosen + 1}. {step.title}**  \n{step.text}")
             st.code(
-                f"{'' if step.page == 'explorer' else step.page}?{link.PARAMETER}={link.encode(step.scene)}",
+                f"{_root()}{'' if step.page == 'explorer' else step.page}?{link.PARAMETER}={link.encode(step.scene)}",
                 language=None,
                 wrap_lines=True,
             )
+
+
+def _root() -> str:
+    """Return the app's address, without the page."""
+    url = (st.context.url or "").split("?")[0].rstrip("/")
+    head, _, last = url.rpartition("/")
+    return f"{head if last in st.session_state['pages'] else url}/"
 
 
 def _open(step: Step, i: int) -> None:

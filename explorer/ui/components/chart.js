@@ -9,6 +9,7 @@ function libraryText(url) {
       if (!answer.ok) throw new Error(`plotly.js: ${answer.status}`);
       return answer.text();
     });
+    window.__explorerPlotlyText.catch(() => { window.__explorerPlotlyText = null; });
   }
   return window.__explorerPlotlyText;
 }
@@ -22,6 +23,7 @@ function library(url) {
       document.head.appendChild(script);
       return window.Plotly;
     });
+    window.__explorerPlotly.catch(() => { window.__explorerPlotly = null; });
   }
   return window.__explorerPlotly;
 }

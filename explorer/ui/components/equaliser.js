@@ -8,7 +8,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
       const value = document.createElement("span"); value.className = "value";
       const input = document.createElement("input"); input.type = "range";
       const label = document.createElement("span"); label.className = "name"; label.textContent = name; label.title = name;
-      input.min = data.low; input.max = data.high; input.step = data.step;
       input.setAttribute("aria-label", `${data.what} of ${name}`);
       band.append(value, input, label);
       return band;
@@ -16,6 +15,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   [...bank.children].forEach((band, i) => {
     const [value, input] = band.children;
+    input.min = data.low; input.max = data.high; input.step = data.step;
     const held = (parentElement.activeElement || document.activeElement) === input && timers.get(input);
     if (!held) input.value = data.values[i];
     value.textContent = Number(input.value).toFixed(2);
