@@ -35,14 +35,14 @@ class _OneStep(fx.Interpreter):
     def run_node(self, n: fx.Node):
         if n.name in self.sites:
             name = self.sites[n.name]
-            (x,) = self.map_nodes_to_values((n.args[0],), n)
+            (x,) = self.map_nodes_to_values((n.all_input_nodes[0],), n)
             v = self.v[name] + x
             z = (v >= self.theta[name]).to(v.dtype)
             self.v[name] = v - self.theta[name] * z
             self.counts[name] = self.counts.get(name, 0) + z
             return self.theta[name] * z
         if self.network.kinds[n.name] == "max_pool":
-            (x,) = self.map_nodes_to_values((n.args[0],), n)
+            (x,) = self.map_nodes_to_values((n.all_input_nodes[0],), n)
             before = self.sums.get(n.name, torch.zeros_like(x))
             self.sums[n.name] = before + x
             rest = self.map_nodes_to_values(tuple(n.args[1:]), n)

@@ -15,6 +15,7 @@ from explorer.engine.specs import CalibrationSpec, MaxActivation, MinSquaredErro
 
 BINS = 4096
 CANDIDATES = 95  # shares 1.00, 0.99, ... 0.06 of the maximum, as in [Li2021]
+TINY = 1e-30  # activations below are taken for zero: bins per unit would overflow float32
 SILENT_THETA = 1.0  # of a site no calibration image excites; it stays silent at any positive threshold
 
 
@@ -114,7 +115,7 @@ def histogram(a: Tensor, maximum: Tensor) -> ActivationStats:
     """Return the statistics of activations [B, C, ...] over [0, largest of maximum]."""
     top = float(maximum.max())
     last = a.movedim(1, -1).contiguous().numpy()
-    counts = backend().histogram(last, BINS / top if top > 0 else 0.0, BINS)
+    counts = backend().histogram(last, BINS / top if top > TINY else 0.0, BINS)
     return ActivationStats(maximum, torch.from_numpy(counts), top)
 
 
@@ -124,7 +125,7 @@ def _channel_maximum(a: Tensor) -> Tensor:
 
 def _threshold(stats: ActivationStats, rule: MaxActivation | Percentile | MinSquaredError) -> Tensor:
     """Return thresholds per channel, [C] or [1], all positive."""
-    if stats.top == 0:
+    if stats.top <= TINY:
         return torch.full((1,), SILENT_THETA, dtype=torch.float64)
     counts, maximum = stats.histogram, stats.maximum
     if rule.per == "site":

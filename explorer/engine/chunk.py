@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -23,6 +24,7 @@ from explorer.engine.specs import SimulationSpec
 from explorer.engine.store import SpikeStore
 
 BLOCK = 32
+LAYOUTS = threading.Lock()
 
 
 class ChunkRun:
@@ -218,14 +220,18 @@ class ChunkRun:
         weights = step.layouts.get(key)
         if weights is None:
             weights = lay_out(segment, relative, self.kernels.byte_table)
-            while len(step.layouts) >= KEPT_LAYOUTS:
-                step.layouts.pop(next(iter(step.layouts)))
-            step.layouts[key] = weights
+            with LAYOUTS:
+                while len(step.layouts) >= KEPT_LAYOUTS:
+                    step.layouts.pop(next(iter(step.layouts)))
+                step.layouts[key] = weights
         spikes = [self._take("spikes", self.plan.by_node[s], t0, t1) for s in segment.sources]
         const = weights.const
         if segment.static:
             total = sum(self.static(self.network.node(name)) for name in segment.static)
-            const = to_pixels(total + _column(segment.bias, total), len(weights.const))
+            total = (total + _column(segment.bias, total)).expand(
+                len(self.images), *self.network.shapes[step.value.name]
+            )
+            const = to_pixels(total, len(weights.const))
         return weights.scaled(common), spikes, const
 
     def _currents(self, step: Step, t0: int, t1: int) -> np.ndarray:

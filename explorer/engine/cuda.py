@@ -63,13 +63,15 @@ def simulate_on_cuda(
         if stop is not None and stop():
             raise Cancelled("The run was stopped.")
         part = images[done : done + chunk]
+        result = None
         try:
             result = _DeviceRun(network, snn, part, spec, store, stop, device).simulation()
         except torch.OutOfMemoryError:
-            if chunk == 1:
+            if len(part) == 1:
                 raise
+        if result is None:  # what the failed run held is free only now
             torch.cuda.empty_cache()
-            chunk = max(1, chunk // 2)
+            chunk = len(part) // 2
             continue
         done += len(part)
         yield result

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from explorer.engine.graph import Network
+
+CASTS = frozenset({"to", "float", "double", "type_as"})
+COPIES = threading.Lock()
 
 
 class StaticValues:
@@ -108,16 +113,24 @@ def _double(value: Any) -> Any:
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
+def _in_double(network: Network, target: str, module: nn.Module) -> nn.Module:
+    """Return a layer's copy in float64, made once: the network's own layers are shared by threads and never change."""
+    with COPIES:
+        key = ("double", target)
+        if key not in network.plans:
+            network.plans[key] = copy.deepcopy(module).double()
+        return network.plans[key]
+
+
 @torch.no_grad()
 def call(network: Network, node: fx.Node, args: Any, kwargs: Any, double: bool = False) -> Any:
     """Run one node on given arguments, its module in float64 if asked."""
+    if double and network.names[node.name] in CASTS and isinstance(args[0], Tensor) and args[0].is_floating_point():
+        return args[0]
     match node.op:
         case "call_module":
             module = network.graph_module.get_submodule(str(node.target))
-            if double and any(True for _ in module.parameters()):
-                state = {k: _double(v) for k, v in module.state_dict().items()}
-                return torch.func.functional_call(module, state, args, kwargs)
-            return module(*args, **kwargs)
+            return (_in_double(network, str(node.target), module) if double else module)(*args, **kwargs)
         case "call_function":
             return node.target(*args, **kwargs)  # type: ignore[operator]
         case _:

@@ -184,8 +184,15 @@ class _Interpreter(fx.Interpreter):
 
 
 def state_fingerprint(module: fx.GraphModule) -> str:
-    """Return a short digest of a graph's code and weights."""
+    """Return a short digest of a graph's code, its layers' options and its weights."""
     digest = hashlib.blake2b(module.code.encode(), digest_size=12)
+    for node in module.graph.nodes:
+        if node.op == "call_module":
+            layer = module.get_submodule(str(node.target))
+            plain = {k: v for k, v in vars(layer).items() if k[0] != "_" and isinstance(v, int | float | str | tuple)}
+            digest.update(f"{node.target} {type(layer)} {layer.extra_repr()} {sorted(plain.items())}".encode())
+        meta = node.meta.get("tensor_meta")
+        digest.update(str(tuple(getattr(meta, "shape", ()))).encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())

@@ -104,7 +104,7 @@ class _Builder:
         self.uses[-1] += 1
 
     def _convolution(self, node: fx.Node, module: nn.Conv2d) -> bool:
-        view = resolve(self.network, node.args[0])
+        view = resolve(self.network, node.all_input_nodes[0])
         if view is None or view.flat or module.groups != 1 or isinstance(module.padding, str):
             return False
         if module.padding_mode != "zeros" or module.stride[0] != module.stride[1]:
@@ -114,6 +114,8 @@ class _Builder:
         weight = module.weight.detach().double().numpy()
         for part in view.parts:
             limit = (view.height * part.stride, view.width * part.stride)
+            if part.overlapping:  # no padding here: a window's last row may lie beyond whole strides
+                limit = (1 << 30, 1 << 30)
             for ky in range(weight.shape[2]):
                 for kx in range(weight.shape[3]):
                     block = weight[:, part.at : part.at + part.channels, ky, kx].T * part.inner[0][2]
@@ -127,7 +129,7 @@ class _Builder:
         return True
 
     def _linear(self, node: fx.Node, module: nn.Linear) -> bool:
-        view = resolve(self.network, node.args[0])
+        view = resolve(self.network, node.all_input_nodes[0])
         if view is None or not (view.flat or view.height == view.width == 1):
             return False
         pixels = view.height * view.width

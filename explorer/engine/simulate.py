@@ -108,8 +108,8 @@ def chunk_images(snn: SpikingNetwork, spec: SimulationSpec) -> int:
     network = snn.network
     plan = plan_for(network, spec.integer)
     if any(step.path == "float" for step in plan.steps):
-        steps = min(spec.T, 32)
+        steps = spec.T if plan.one_block else min(spec.T, 32)
         current = 4 * steps * max(s.neurons for s in network.sites)
-        return max(1, min(FLOAT_ROWS // steps, FLOAT_BYTES // current))
+        return max(1, min(FLOAT_ROWS // min(steps, 32), FLOAT_BYTES // current))
     per_image = sum(bytes_per_step(s.shape) * (min(spec.T, 32) + 32) for s in network.sites)
     return int(max(1, min(MAX_CHUNK, CHUNK_BYTES // per_image)))

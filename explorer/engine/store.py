@@ -32,8 +32,13 @@ class SpikeStore:
             return array
 
     def put(self, key: Hashable, array: np.ndarray) -> None:
-        """Keep an array, which becomes read-only; drop the least recently used ones beyond the budget."""
+        """Keep an array, which becomes read-only; drop the least recently used ones beyond the budget.
+
+        An array larger than the whole budget is not kept, and nothing is dropped for it.
+        """
         array.flags.writeable = False
+        if array.nbytes > self.budget_bytes:
+            return
         with self._lock:
             old = self._arrays.pop(key, None)
             self._bytes += array.nbytes - (old.nbytes if old is not None else 0)

@@ -156,6 +156,17 @@ def _mark(module: fx.GraphModule, example: Tensor, notes: dict[str, str]) -> Net
             problem = _explain(where, name, node, len(inputs))
             unsupported.append(problem)
             rows.append(ReportRow(where, "unsupported", shapes[node.name], f"{problem.why} {problem.mend}"))
+    for node in module.graph.nodes:
+        if kinds.get(node.name) in ("site", "max_pool") and len(shapes[node.name]) not in (1, 3):
+            call = str(node.target) if node.op == "call_module" else node.name
+            shape = "×".join(map(str, shapes[node.name]))
+            unsupported.append(
+                Unsupported(
+                    call,
+                    f"its values have the shape {shape} for each image.",
+                    "Only C (after a linear layer) and C×H×W (feature maps) convert: reshape them so.",
+                )
+            )
     if not sites:
         if unsupported:
             raise UnsupportedLayerError(" ".join(str(problem) for problem in unsupported[:3]))

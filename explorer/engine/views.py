@@ -78,7 +78,7 @@ def resolve(network: Network, node: Any) -> View | None:
 
 def spiking_pool(network: Network, node: fx.Node) -> bool:
     """Tell whether a max pool sees one source's spikes as they are, so that its own output is spikes."""
-    view = resolve(network, node.args[0])
+    view = resolve(network, node.all_input_nodes[0])
     return (
         view is not None
         and not view.flat
@@ -174,7 +174,7 @@ def _channel_pad(view: View, node: fx.Node, shape: tuple[int, ...]) -> View | No
     pad = list(given["pad"])
     if given.get("mode", "constant") != "constant" or given.get("value") not in (None, 0, 0.0):
         return None
-    if len(pad) != 6 or any(pad[:4]):
+    if len(pad) != 6 or any(pad[:4]) or min(pad[4:]) < 0:
         return None
     parts = tuple(replace(p, at=p.at + pad[4]) for p in view.parts)
     return View(parts, view.height, view.width, shape[0])

@@ -110,14 +110,14 @@ class TorchBackend:
         self, spikes: np.ndarray, shapes: tuple[Any, Any], window: tuple[int, ...], counts: np.ndarray, T: int
     ) -> np.ndarray:
         """Return maxpool(S(t)) - maxpool(S(t-1)) as spikes uint8 [B, pixels, T, bytes]."""
-        (_, height, width), (_, out_height, _) = shapes
+        (_, height, width), (_, *out_size) = shapes
         images, stored = counts.shape[0], counts.shape[2]
         before = torch.from_numpy(counts).double()[None]
         sums = torch.cat([before, before + torch.from_numpy(unpack_bits(spikes)).double().cumsum(0)])
         maps = sums.reshape((T + 1) * images, height, width, stored).permute(0, 3, 1, 2)
         shape = (window[0:2], window[2:4], window[4:6], window[6:8])
         pooled = F.max_pool2d(maps, *shape)
-        if pooled.shape[2] != out_height:
+        if list(pooled.shape[2:]) != out_size:
             pooled = F.max_pool2d(maps, *shape, ceil_mode=True)
         z = torch.diff(pooled.permute(0, 2, 3, 1).reshape(T + 1, images, -1, stored), dim=0)
         return pack_bits(z.bool())

@@ -12,16 +12,17 @@ BLOCK = 1024
 
 @triton.jit
 def _scan_kernel(x, v, theta, z, T, n, channels, inner, BLOCK: tl.constexpr):
-    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    step = index * 0 + n  # 64 bits: T * n may exceed 2**31
     here = index < n
     limit = tl.load(theta + (index // inner) % channels, mask=here, other=1.0)
     potential = tl.load(v + index, mask=here, other=0.0)
     for t in range(T):
-        current = tl.load(x + t * n + index, mask=here, other=0.0)
+        current = tl.load(x + t * step + index, mask=here, other=0.0)
         potential = potential + current
         fired = potential >= limit
         potential = tl.where(fired, potential - limit, potential)
-        tl.store(z + t * n + index, fired.to(tl.uint8), mask=here)
+        tl.store(z + t * step + index, fired.to(tl.uint8), mask=here)
     tl.store(v + index, potential, mask=here)
 
 
