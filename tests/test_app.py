@@ -222,6 +222,22 @@ def test_a_link_can_hide_controls_on_every_page():
     assert any("&hide=tour" in code.value for code in at.code)
 
 
+def test_a_link_to_what_cannot_be_shown_offers_the_defaults():
+    at = AppTest.from_file(str(ROOT / "explorer" / "app.py"), default_timeout=120)
+    at.query_params[link.PARAMETER] = link.encode(Scene(replace(SMALL, image=5000, sites=(("nope", 1.2, None),))))
+    at.query_params[link.HIDE] = "presets,images,network"
+    at.run()
+    assert at.error and not at.subheader
+    at.button(key="start_anew").click().run()
+    assert not at.error and at.subheader
+
+
+def test_reset_keeps_a_trained_clip():
+    at = settle(open_app(replace(SMALL, network="resnet20-clip", rule="clip", v_init=0.2)))
+    at.button(key="reset").click().run()
+    assert at.selectbox(key="set_rule").value == "clip" and at.slider(key="set_v_init").value == 0.5
+
+
 def test_network_row_and_device_act():
     at = settle(open_app(replace(SMALL, layer="act1", channel=3, row=4, column=5)))
     before = membrane(at)

@@ -6,9 +6,9 @@ import zlib
 
 import pytest
 
-from explorer.ui import link
+from explorer.ui import keys, link
 from explorer.ui.scene import FIELDS, Display, Scene
-from explorer.ui.settings import PRESETS, Settings, changes, clamp
+from explorer.ui.settings import PRESETS, Settings, changes, clamp, with_start
 
 
 def packed(content):
@@ -48,6 +48,7 @@ def test_pins_that_make_a_link_too_long_are_left_out():
         ({"pins": {"T": 3}}, Scene()),
         ({"pins": [3, {"T": 1e9, "image": 7}]}, Scene(pins=(Settings(T=256),))),
         ({"pins": [{}] * 9}, Scene(pins=(Settings(),) * 4)),
+        ({"pins": [{"per": []}], "show": {"ablation": [1]}}, Scene(pins=(Settings(),))),
     ],
 )
 def test_strange_scenes_are_put_into_range(raw, expected):
@@ -69,6 +70,13 @@ def test_defaults_make_a_short_link():
         ({"rule": "magic"}, "rule", "percentile"),
         ({"T": True}, "T", 32),
         ({"sites": [["a", -1, None], ["b", "x", None], 3]}, "sites", (("a", 0.05, None),)),
+        ({"rule": []}, "rule", "percentile"),
+        ({"device": {}}, "device", "auto"),
+        ({"T": 10**400}, "T", 256),
+        ({"v_init": -(10**400)}, "v_init", -0.5),
+        ({"sites": [["a", 10**400, None]]}, "sites", (("a", 4.0, None),)),
+        ({"network": "a\ud800\0b"}, "network", "ab"),
+        ({"sites": [["a\ud800", 2.0, None]]}, "sites", (("a", 2.0, None),)),
     ],
 )
 def test_values_are_put_into_range(raw, name, expected):
@@ -98,6 +106,23 @@ def test_cut_link_is_explained():
 def test_presets_and_descriptions():
     assert PRESETS["Zero start"](Settings(sites=(("a", 2.0, None),))) == Settings(v_init=0.0)
     assert "p99.9" in Settings().describe() and "seed 3" in Settings(start="uniform", seed=3).describe()
+
+
+def test_a_start_changes_no_threshold():
+    yours = Settings(scale=2.0, v_init=0.3, sites=(("a", 0.5, 0.1), ("b", None, 0.2)))
+    assert with_start(yours, 0.0) == Settings(scale=2.0, v_init=0.0, sites=(("a", 0.5, None),))
+
+
+def test_runs_that_differ_in_one_layer_have_names_of_their_own():
+    names = {Settings(sites=((layer, 0.8, None),)).describe() for layer in "abc"}
+    assert len(names) == 3 and any("b θ × 0.8" in name for name in names)
+
+
+def test_names_are_shown_as_they_are():
+    shown = keys.plain("[log in](http://evil.example) ![x](http://evil.example) *a* _b_ `c` <i> my_net.pth v_init")
+    assert shown == (
+        r"\[log in\](http\://evil.example) !\[x\](http\://evil.example) \*a\* \_b\_ \`c\` \<i\> my_net.pth v_init"
+    )
 
 
 def test_every_default_lies_in_its_range():

@@ -272,8 +272,20 @@ def test_the_equaliser_acts_while_it_is_dragged(address, page):
     for share in (0.55, 0.6, 0.65, 0.7):
         page.mouse.move(x, box["y"] + box["height"] * share)
         page.wait_for_timeout(120)
-    page.get_by_text("1 layers changed").first.wait_for(timeout=help.WAIT)  # before the button is released
+    page.get_by_text("stages.0.1.act1 θ × ").first.wait_for(timeout=help.WAIT)  # before the button is released
     page.mouse.up()
+    help.until_done(page)
+
+
+def test_typing_another_channel_looks_into_it(address, page):
+    help.open_page(page, f"{address}/rates_and_errors{SMALL}")
+    help.until_done(page)
+    field = page.get_by_label("Channel", exact=True).locator("visible=true").last
+    page.get_by_text("Inside channel").first.wait_for(timeout=help.WAIT)
+    other = "3" if field.input_value() != "3" else "4"
+    field.fill(other)
+    field.press("Enter")
+    page.get_by_text(f"Inside channel {other} of").first.wait_for(timeout=help.WAIT)
     help.until_done(page)
 
 
@@ -288,7 +300,7 @@ def test_cells_of_the_layer_table_are_edited_by_typing(address, page):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     canvas = table.locator("canvas").first.element_handle()
-    for scale, changed in (("0.5", "1 layers changed"), ("0.7", "2 layers changed")):
+    for scale, changed in (("0.5", " θ × 0.5"), ("0.7", "2 layers changed")):
         page.keyboard.press("Enter")
         page.wait_for_timeout(300)  # the cell's editor opens in an overlay of its own
         page.keyboard.press("Control+a")
