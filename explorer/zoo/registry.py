@@ -44,7 +44,7 @@ def load(name: str, assets: Path = ASSETS, on_progress: Progress | None = None) 
 
         return load_torchvision(name.removeprefix(TORCHVISION), on_progress)
     known = [path.stem for path in sorted(assets.glob("*.safetensors"))]
-    if name not in known and not (assets / f"{name}.json").exists():
+    if name not in known and (Path(name).name != name or not (assets / f"{name}.json").exists()):
         listed = ", ".join(known) or "none is in assets/ yet"
         raise SpecError(f"network: nobody knows {name!r}. Choose one of: {listed}; or 'torchvision:NAME'.")
     card = read_card(assets / f"{name}.json")
