@@ -32,7 +32,7 @@ from explorer.engine import (
     trace,
 )
 from explorer.engine.analysis import staircase
-from explorer.engine.calibrate import histogram
+from explorer.engine.calibration import histogram
 from explorer.zoo.resnet import CifarResNet
 
 ROOT = Path(__file__).parent.parent

@@ -1,10 +1,11 @@
-"""Segments as traced, on values of all steps at once: [T*B, ...] in float32."""
+"""Values as traced, of all steps at once: [T*B, ...], for what cannot be written as taps."""
 
 from __future__ import annotations
 
 import copy
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,13 +53,14 @@ class TimedValues:
         spikes: Callable[[str], Tensor],
         spiking: Callable[[str], bool],
         T: int,
+        precision: torch.dtype,
     ) -> None:
         self.network, self.static, self.static_names = network, static, static_names
-        self.spikes, self.spiking, self.T = spikes, spiking, T
+        self.spikes, self.spiking, self.T, self.precision = spikes, spiking, T, precision
         self._values: dict[str, Any] = {}
 
     def __call__(self, node: fx.Node) -> Any:
-        """Return a node's value [T*B, ...], float32; values with several readers are kept."""
+        """Return a node's value [T*B, ...], in the precision asked for; values with several readers are kept."""
         if node.name in self._values:
             return self._values[node.name]
         value = self._compute(node)
@@ -83,22 +85,39 @@ class TimedValues:
         if node.name in self.static_names:
             value = self.static(node)
             if isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(self.static.images):
-                return value.float().repeat(self.T, *(1,) * (value.ndim - 1))
+                return value.to(self.precision).repeat(self.T, *(1,) * (value.ndim - 1))
         if node.op == "get_attr":
-            return attribute(self.network, node)
+            return _double(attribute(self.network, node)) if self.double else attribute(self.network, node)
         if self.network.kinds[node.name] == "max_pool":
             return self._pool_of_sums(node)
         args, kwargs = fx.map_arg((node.args, node.kwargs), self)
-        return call(self.network, node, args, kwargs)
+        return call(self.network, node, args, kwargs, self.double)
+
+    @property
+    def double(self) -> bool:
+        """Whether values are float64."""
+        return self.precision == torch.float64
 
     def _pool_of_sums(self, node: fx.Node) -> Tensor:
         """Return maxpool(X(t)) - maxpool(X(t-1)), X the sum of the input so far."""
         x = self(node.all_input_nodes[0])
         sums = x.reshape(self.T, -1, *x.shape[1:]).cumsum(0)
         args, kwargs = fx.map_arg((node.args[1:], node.kwargs), self)
-        pooled = call(self.network, node, (sums.flatten(0, 1), *args), kwargs)
+        pooled = call(self.network, node, (sums.flatten(0, 1), *args), kwargs, self.double)
         pooled = pooled.reshape(self.T, -1, *pooled.shape[1:])
         return torch.diff(pooled, dim=0, prepend=torch.zeros_like(pooled[:1])).flatten(0, 1)
+
+
+def on_device(network: Network, device: torch.device) -> Network:
+    """Return a network with its weights on a device, sent there once; the plans stay those of the first."""
+    if device.type == "cpu":
+        return network
+    with COPIES:
+        key = ("device", str(device))
+        if key not in network.plans:
+            module = copy.deepcopy(network.graph_module).to(device)
+            network.plans[key] = replace(network, graph_module=module, plans={})
+        return network.plans[key]
 
 
 def attribute(network: Network, node: fx.Node) -> Any:

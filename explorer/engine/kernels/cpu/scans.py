@@ -1,16 +1,25 @@
 """The CPU's inner loops: spikes in, spikes out, with the membrane potential in registers.
 
-Spike trains are bytes `[image, pixel, T, channels/8]`, channel c in bit c % 8 of byte c // 8: what one neuron reads in
-T steps lies in a few cache lines. A *tap* is one position of a kernel (or one pixel of a pooling window): it says where
-the source pixel lies and which weights belong to it. Input currents are integers (see `fixed_point`), hence exact,
-hence the same whatever the order, the batch or the number of threads.
+Spike trains are bytes `[plane, image, pixel, T, channels/8]`, channel c in bit c % 8 of byte c // 8: what one neuron
+reads in T steps lies in a few cache lines. A *tap* is one position of a kernel (or one pixel of a pooling window): it
+says where the source pixel lies and which weights belong to it. Each plane of a source (what a law sends, see
+`neurons.law`) has taps and weight rows of its own, so no sum knows signs. Input currents are integers (see
+`compile.fixed_point`), hence exact, hence the same whatever the order, the batch or the number of threads.
 
 Three ways to sum the weights of the spikes that arrived:
 * `table_scan`: every byte of spikes looks up the sum of its eight weights. Cost independent of the rates; small layers.
 * `event_scan`: the spikes of a receptive field are listed once and their weight rows added. Cost by spikes; wider ones.
 * `tap_scan`: the same tap by tap, so that the rows in use stay in the first cache; the widest.
-`dense_scan` takes currents computed elsewhere. All finish a step alike:
-    x = sum * scale + const;  v = v + x;  z = [v >= theta];  v = v - theta z
+`dense_scan` takes currents computed elsewhere. All finish a step alike, the law's own step compiled into the loop:
+    x = sum * scale + const;  bits, v, m = law(v, m, x, theta)
+
+Arguments that all scans share:
+    scale: float32 [channels]. const: float32, flat; const_at = (elements per pixel, elements per step): (0, 0) for one
+    value a channel. theta: float32, flat; theta_at: elements per pixel, 0 for one value a channel. v, m: float32, flat
+    [image, pixel, channels], the neurons' state, brought up to date. out: uint8, flat from the first image's first byte
+    of the first plane; plane_bytes: from one plane to the next. x_out: float32, flat [image, pixel, T, channels], where
+    currents go if `spiking` is false.
+A scan is compiled for a law, by its compiled name, a number of lanes, and constants that change in time (`timed`).
 """
 
 from __future__ import annotations
@@ -21,26 +30,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from explorer.engine.kernels.vector import (
-    add,
-    fire,
-    load,
-    maximum,
-    mul,
-    pack_positive,
-    splat,
-    store,
-    sub,
-    to_float,
-    zeros,
-)
+from explorer.engine.compile.segment import BYTES, DX, DY, HEIGHT, OFFSET, PITCH, ROW, SOURCE, STRIDE, WIDTH
+from explorer.engine.kernels.cpu.lanes import fire
+from explorer.engine.kernels.cpu.vector import load, maximum, pack, splat, store, to_float, zeros
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "boundscheck": False, "error_model": "numpy"}
-
-# Columns of a tap: source row and column offset, stride, height and width of the part of the source that counts, pixels
-# in a row of the source, where the source begins in the image's spike bytes (per step), bytes per step and pixel, its
-# first weight row, and which source it is.
-DY, DX, STRIDE, HEIGHT, WIDTH, PITCH, OFFSET, BYTES, ROW, SOURCE = range(10)
 
 CHUNK = 32  # bytes of spikes: with 32 lanes, 32 KiB of weights
 SUMS = 16384  # integers that wait while taps are added
@@ -78,11 +72,13 @@ def byte_table(rows, table, lanes, tiles):
 
 
 @cache
-def table_scan(lanes: int) -> Any:
+def table_scan(lanes: int, law: str, memory: bool, timed: bool) -> Any:
     """Return the compiled scan that looks up sums by bytes of spikes, `lanes` channels at a time."""
 
     @njit(**_OPTIONS)
-    def scan(spikes, taps, shape, table, scale, const, const_step, theta, v, out, x_out, spiking):
+    def scan(
+        spikes, taps, shape, table, scale, const, const_at, theta, theta_at, v, m, out, plane_bytes, x_out, spiking
+    ):
         n_images, height, width, T, tiles, out_bytes = shape
         channels = tiles * lanes
         n_bytes = table.shape[0] // (256 * channels)
@@ -110,23 +106,29 @@ def table_scan(lanes: int) -> Any:
                 for tile in range(tiles):
                     begin = tile * n_bytes * 256 * lanes
                     s = load(scale, tile * lanes, lanes)
-                    th = load(theta, tile * lanes, lanes)
-                    c = load(const, (image * height * width + p) * const_step + tile * lanes, lanes)
-                    here = (image * height * width + p) * channels + tile * lanes
+                    th = load(theta, p * theta_at + tile * lanes, lanes)
+                    pixel = image * height * width + p
+                    c = load(const, pixel * const_at[0] + tile * lanes, lanes)
+                    here = pixel * channels + tile * lanes
                     potential = load(v, here, lanes)
+                    sent = load(m, here, lanes) if memory else potential
                     for t in range(T):
                         total = zeros(lanes)
                         for i in range(n):
                             byte = np.intp(spikes[image, at[i] + t * by[i]])
-                            total = add(total, load(table, begin + look[i] + byte * lanes, lanes))
-                        x = add(mul(to_float(total), s), c)
+                            total = total + load(table, begin + look[i] + byte * lanes, lanes)
+                        if timed:
+                            c = load(const, pixel * const_at[0] + t * const_at[1] + tile * lanes, lanes)
+                        x = to_float(total) * s + c
                         if spiking:
-                            step = ((image * height * width + p) * T + t) * out_bytes + tile * (lanes // 8)
-                            potential = fire(add(potential, x), th, out, step)
+                            bits, potential, sent = fire(law, potential, sent, x, th)
+                            pack(bits, out, (pixel * T + t) * out_bytes + tile * (lanes // 8), plane_bytes)
                         else:
-                            store(x_out, ((image * height * width + p) * T + t) * channels + tile * lanes, x)
+                            store(x_out, (pixel * T + t) * channels + tile * lanes, x)
                     if spiking:
                         store(v, here, potential)
+                        if memory:
+                            store(m, here, sent)
 
     return scan
 
@@ -140,17 +142,36 @@ def _list_spikes(spikes, n_bytes, per_step, indices, start, bit_index, bit_count
         start[q] = n
         for b in range(per_step):
             byte = np.intp(spikes[q * per_step + b])
-            store(indices, n, add(load(bit_index, byte * 8, 8), splat(np.int32(8 * b), 8)))
+            store(indices, n, load(bit_index, byte * 8, 8) + np.int32(8 * b))
             n += bit_count[byte]
     start[steps] = n
 
 
 @cache
-def event_scan(lanes: int) -> Any:
+def event_scan(lanes: int, law: str, memory: bool, timed: bool) -> Any:
     """Return the compiled scan that adds one weight row a spike, `lanes` channels at a time."""
 
     @njit(**_OPTIONS)
-    def scan(spikes, sources, taps, shape, rows, scale, const, const_step, theta, v, out, x_out, spiking, bits, ones):
+    def scan(
+        spikes,
+        sources,
+        taps,
+        shape,
+        rows,
+        scale,
+        const,
+        const_at,
+        theta,
+        theta_at,
+        v,
+        m,
+        out,
+        plane_bytes,
+        x_out,
+        spiking,
+        bit_index,
+        bit_count,
+    ):
         n_images, height, width, T, tiles, out_bytes = shape
         channels = tiles * lanes
         n_taps = taps.shape[0]
@@ -176,22 +197,22 @@ def event_scan(lanes: int) -> Any:
         row = np.empty(n_taps, np.int32)
         for image in range(n_images):
             n = 0
-            m = 0
+            q = 0
             for s in range(sources.shape[0]):
                 first_index[s] = n
-                first_step[s] = m
+                first_step[s] = q
                 steps = sources[s, 1] * T // sources[s, 2]
                 _list_spikes(
                     spikes[image, sources[s, 0] * T :],
                     sources[s, 1] * T,
                     sources[s, 2],
                     indices[n:],
-                    start[m:],
-                    bits,
-                    ones,
+                    start[q:],
+                    bit_index,
+                    bit_count,
                 )
-                n += start[m + steps]
-                m += steps + 1
+                n += start[q + steps]
+                q += steps + 1
             p0 = 0
             while p0 < pixels:
                 p1 = min(pixels, p0 + block)
@@ -215,40 +236,46 @@ def event_scan(lanes: int) -> Any:
                             count = start[where[k] + t + 1] - a
                             a += source[k]
                             base = splat(row[k], 8)
-                            store(listed, n, add(load(indices, a, 8), base))
+                            store(listed, n, load(indices, a, 8) + base)
                             done = 8
                             while done < count:
-                                store(listed, n + done, add(load(indices, a + done, 8), base))
+                                store(listed, n + done, load(indices, a + done, 8) + base)
                                 done += 8
                             n += count
                 begin[(p1 - p0) * T] = n
                 for tile in range(tiles):
                     s = load(scale, tile * lanes, lanes)
-                    th = load(theta, tile * lanes, lanes)
                     first = tile * n_rows
                     for p in range(p0, p1):
-                        c = load(const, (image * pixels + p) * const_step + tile * lanes, lanes)
-                        here = (image * pixels + p) * channels + tile * lanes
+                        th = load(theta, p * theta_at + tile * lanes, lanes)
+                        pixel = image * pixels + p
+                        c = load(const, pixel * const_at[0] + tile * lanes, lanes)
+                        here = pixel * channels + tile * lanes
                         potential = load(v, here, lanes)
+                        sent = load(m, here, lanes) if memory else potential
                         for t in range(T):
                             total = zeros(lanes)
                             for i in range(begin[(p - p0) * T + t], begin[(p - p0) * T + t + 1]):
-                                total = add(total, load(rows, (first + np.intp(listed[i])) * lanes, lanes))
-                            x = add(mul(to_float(total), s), c)
+                                total = total + load(rows, (first + np.intp(listed[i])) * lanes, lanes)
+                            if timed:
+                                c = load(const, pixel * const_at[0] + t * const_at[1] + tile * lanes, lanes)
+                            x = to_float(total) * s + c
                             if spiking:
-                                step = ((image * pixels + p) * T + t) * out_bytes + tile * (lanes // 8)
-                                potential = fire(add(potential, x), th, out, step)
+                                bits, potential, sent = fire(law, potential, sent, x, th)
+                                pack(bits, out, (pixel * T + t) * out_bytes + tile * (lanes // 8), plane_bytes)
                             else:
-                                store(x_out, ((image * pixels + p) * T + t) * channels + tile * lanes, x)
+                                store(x_out, (pixel * T + t) * channels + tile * lanes, x)
                         if spiking:
                             store(v, here, potential)
+                            if memory:
+                                store(m, here, sent)
                 p0 = p1
 
     return scan
 
 
 @cache
-def tap_scan(lanes: int) -> Any:
+def tap_scan(lanes: int, law: str, memory: bool, timed: bool) -> Any:
     """Return the compiled scan that goes tap by tap, so that the weight rows in use stay in the first cache.
 
     As `event_scan`, for sources of many channels (whole multiples of CHUNK bytes): sums wait in an array while one
@@ -256,7 +283,26 @@ def tap_scan(lanes: int) -> Any:
     """
 
     @njit(**_OPTIONS)
-    def scan(spikes, sources, taps, shape, rows, scale, const, const_step, theta, v, out, x_out, spiking, bits, ones):
+    def scan(
+        spikes,
+        sources,
+        taps,
+        shape,
+        rows,
+        scale,
+        const,
+        const_at,
+        theta,
+        theta_at,
+        v,
+        m,
+        out,
+        plane_bytes,
+        x_out,
+        spiking,
+        bit_index,
+        bit_count,
+    ):
         n_images, height, width, T, tiles, out_bytes = shape
         channels = tiles * lanes
         pixels = height * width
@@ -272,19 +318,24 @@ def tap_scan(lanes: int) -> Any:
         first_step = np.empty(sources.shape[0], np.int64)
         for image in range(n_images):
             n = 0
-            m = 0
+            q = 0
             for s in range(sources.shape[0]):
                 first_index[s] = n
-                first_step[s] = m
+                first_step[s] = q
                 steps = sources[s, 1] * T // CHUNK
                 _list_spikes(
-                    spikes[image, sources[s, 0] * T :], sources[s, 1] * T, CHUNK, indices[n:], start[m:], bits, ones
+                    spikes[image, sources[s, 0] * T :],
+                    sources[s, 1] * T,
+                    CHUNK,
+                    indices[n:],
+                    start[q:],
+                    bit_index,
+                    bit_count,
                 )
-                n += start[m + steps]
-                m += steps + 1
+                n += start[q + steps]
+                q += steps + 1
             for tile in range(tiles):
                 s = load(scale, tile * lanes, lanes)
-                th = load(theta, tile * lanes, lanes)
                 p0 = 0
                 while p0 < pixels:
                     p1 = min(pixels, p0 + block)
@@ -305,60 +356,86 @@ def tap_scan(lanes: int) -> Any:
                                         total = load(sums, here, lanes)
                                         for i in range(start[q], start[q + 1]):
                                             at = first + np.intp(indices[first_index[source] + i]) * lanes
-                                            total = add(total, load(rows, at, lanes))
+                                            total = total + load(rows, at, lanes)
                                         store(sums, here, total)
                                         q += chunks
                     for p in range(p0, p1):
-                        c = load(const, (image * pixels + p) * const_step + tile * lanes, lanes)
-                        here = (image * pixels + p) * channels + tile * lanes
+                        th = load(theta, p * theta_at + tile * lanes, lanes)
+                        pixel = image * pixels + p
+                        c = load(const, pixel * const_at[0] + tile * lanes, lanes)
+                        here = pixel * channels + tile * lanes
                         potential = load(v, here, lanes)
+                        sent = load(m, here, lanes) if memory else potential
                         for t in range(T):
-                            x = add(mul(to_float(load(sums, ((p - p0) * T + t) * lanes, lanes)), s), c)
+                            if timed:
+                                c = load(const, pixel * const_at[0] + t * const_at[1] + tile * lanes, lanes)
+                            x = to_float(load(sums, ((p - p0) * T + t) * lanes, lanes)) * s + c
                             if spiking:
-                                step = ((image * pixels + p) * T + t) * out_bytes + tile * (lanes // 8)
-                                potential = fire(add(potential, x), th, out, step)
+                                bits, potential, sent = fire(law, potential, sent, x, th)
+                                pack(bits, out, (pixel * T + t) * out_bytes + tile * (lanes // 8), plane_bytes)
                             else:
-                                store(x_out, ((image * pixels + p) * T + t) * channels + tile * lanes, x)
+                                store(x_out, (pixel * T + t) * channels + tile * lanes, x)
                         if spiking:
                             store(v, here, potential)
+                            if memory:
+                                store(m, here, sent)
                     p0 = p1
 
     return scan
 
 
+@cache
+def dense_scan(law: str, memory: bool, timed: bool) -> Any:
+    """Return the compiled scan of given currents, 16 channels at a time."""
+
+    @njit(**_OPTIONS)
+    def scan(x, more, shape, const, const_at, theta, theta_at, v, m, out, plane_bytes):
+        """Scan x + more + const, flat [T, image, pixel, channels], of images first to last.
+
+        more: a second summand (a shortcut), or nothing; const: what is added besides, or nothing.
+        """
+        n_images, first_image, last_image, pixels, T, channels = shape
+        two = more.size > 0
+        shifted = const.size > 0
+        out_bytes = channels // 8
+        tile = max(1, 2048 // channels)  # so many pixels at a time: their state stays in the first cache, x streams by
+        for image in range(first_image, last_image):
+            for p0 in range(0, pixels, tile):
+                p1 = min(p0 + tile, pixels)
+                for t in range(T):
+                    for p in range(p0, p1):
+                        begin = ((t * n_images + image) * pixels + p) * channels
+                        pixel = image * pixels + p
+                        here = pixel * channels
+                        step = (pixel * T + t) * out_bytes
+                        for first in range(0, channels, 16):
+                            current = load(x, begin + first, 16)
+                            if two:
+                                current = current + load(more, begin + first, 16)
+                            if shifted:
+                                c_at = pixel * const_at[0] + first
+                                if timed:
+                                    c_at += t * const_at[1]
+                                current = current + load(const, c_at, 16)
+                            th = load(theta, p * theta_at + first, 16)
+                            potential = load(v, here + first, 16)
+                            sent = load(m, here + first, 16) if memory else potential
+                            bits, potential, sent = fire(law, potential, sent, current, th)
+                            store(v, here + first, potential)
+                            if memory:
+                                store(m, here + first, sent)
+                            pack(bits, out, step + first // 8, plane_bytes)
+
+    return scan
+
+
 @njit(**_OPTIONS)
-def dense_scan(x, more, shape, theta, v, out):
-    """Scan given currents x + more, flat [T, image, pixel, channels], of images first to last, 16 channels at a time.
+def max_pool_scan(spikes, signed, plane_in, shape, window, counts, out, plane_out, bit_value):
+    """Emit maxpool(S(t)) - maxpool(S(t-1)) of the spikes summed so far: 0 or 1 a step, or -1 where spikes are signed.
 
-    more: a second summand (a shortcut), or nothing.
-    """
-    n_images, first_image, last_image, pixels, T, channels = shape
-    two = more.size > 0
-    out_bytes = channels // 8
-    tile = max(1, 2048 // channels)  # so many pixels at a time: their potentials stay in the first cache, x streams by
-    for image in range(first_image, last_image):
-        for p0 in range(0, pixels, tile):
-            p1 = min(p0 + tile, pixels)
-            for t in range(T):
-                for p in range(p0, p1):
-                    begin = ((t * n_images + image) * pixels + p) * channels
-                    here = (image * pixels + p) * channels
-                    step = ((image * pixels + p) * T + t) * out_bytes
-                    for first in range(0, channels, 16):
-                        current = load(x, begin + first, 16)
-                        if two:
-                            current = add(current, load(more, begin + first, 16))
-                        potential = add(load(v, here + first, 16), current)
-                        store(v, here + first, fire(potential, load(theta, first, 16), out, step + first // 8))
-
-
-@njit(**_OPTIONS)
-def max_pool_scan(spikes, shape, window, counts, out, bit_value):
-    """Emit maxpool(S(t)) - maxpool(S(t-1)) of the spikes summed so far, 0 or 1 a step.
-
-    spikes: uint8 [image, bytes]; window: (height, width, stride_y, stride_x, pad_y, pad_x, dilate_y, dilate_x);
-    counts: int32, flat [image, pixel, channels], spikes of every source neuron before the first step, brought up to
-    date; out: uint8, flat [image, pixel, T, bytes].
+    spikes: uint8, flat [image, pixel, T, bytes], a second plane of spikes taken back plane_in bytes behind; window:
+    (height, width, stride_y, stride_x, pad_y, pad_x, dilate_y, dilate_x); counts: int32, flat [image, pixel, channels],
+    the sum of every source neuron before the first step, at least 0; out: as spikes, its planes plane_out bytes apart.
     """
     n_images, height, width, out_height, out_width, T, n_bytes = shape
     ky, kx, sy, sx, py, px, dy, dx = window
@@ -374,44 +451,48 @@ def max_pool_scan(spikes, shape, window, counts, out, bit_value):
                     iy = oy * sy - py + i * dy
                     ix = ox * sx - px + j * dx
                     if iy >= 0 and iy < height and ix >= 0 and ix < width:
-                        source[n] = iy * width + ix
+                        source[n] = image * height * width + iy * width + ix
                         n += 1
             for b in range(n_bytes):
                 most = zeros(8)
                 for k in range(n):
-                    before = load(counts, ((image * height * width + source[k]) * n_bytes + b) * 8, 8)
+                    before = load(counts, (source[k] * n_bytes + b) * 8, 8)
                     store(sums, k * 8, before)
                     most = maximum(most, before)
                 for t in range(T):
-                    now = most
+                    now = zeros(8)
                     for k in range(n):
-                        byte = np.intp(spikes[image, (source[k] * T + t) * n_bytes + b])
-                        total = add(load(sums, k * 8, 8), load(bit_value, byte * 8, 8))
+                        at = (source[k] * T + t) * n_bytes + b
+                        total = load(sums, k * 8, 8) + load(bit_value, np.intp(spikes[at]) * 8, 8)
+                        if signed:
+                            total = total - load(bit_value, np.intp(spikes[plane_in + at]) * 8, 8)
                         store(sums, k * 8, total)
                         now = maximum(now, total)
                     step = ((image * out_height * out_width + p) * T + t) * n_bytes + b
-                    pack_positive(sub(now, most), out, step)
+                    if signed:
+                        pack((now > most, now < most), out, step, plane_out)
+                    else:
+                        pack((now > most,), out, step, plane_out)
                     most = now
 
 
 @njit(**_OPTIONS)
-def add_counts(spikes, T, n_bytes, counts, bit_value):
-    """Add each neuron's spikes to counts, int32, flat [image, pixel, n_bytes * 8]; spikes: uint8, flat."""
+def add_counts(spikes, T, n_bytes, weight, counts, bit_value):
+    """Add weight times each neuron's spikes to counts, int32, flat [image, pixel, n_bytes * 8]; spikes: uint8, flat."""
     neurons = spikes.shape[0] // (T * n_bytes)
     for q in range(neurons):
         for b in range(n_bytes):
-            total = load(counts, (q * n_bytes + b) * 8, 8)
+            total = zeros(8)
             for t in range(T):
-                byte = np.intp(spikes[(q * T + t) * n_bytes + b])
-                total = add(total, load(bit_value, byte * 8, 8))
-            store(counts, (q * n_bytes + b) * 8, total)
+                total = total + load(bit_value, np.intp(spikes[(q * T + t) * n_bytes + b]) * 8, 8)
+            store(counts, (q * n_bytes + b) * 8, load(counts, (q * n_bytes + b) * 8, 8) + total * weight)
 
 
 @njit(**_OPTIONS)
-def unpack(spikes, shape, first, last, theta, out, bit_value):
-    """Write theta * z of steps first to last as float32 [T, image, pixel, channels].
+def unpack(spikes, shape, first, last, amplitude, out, add, bit_value):
+    """Write amplitude * z of steps first to last as float32 [T, image, pixel, channels], or add it to what is there.
 
-    spikes: uint8, flat [image, pixel, T, bytes]; theta: float32, padded to whole bytes of channels.
+    spikes: uint8, flat [image, pixel, T, bytes]; amplitude: float32, padded to whole bytes of channels.
     """
     n_images, pixels, T, n_bytes, channels = shape
     whole = channels // 8
@@ -422,10 +503,14 @@ def unpack(spikes, shape, first, last, theta, out, bit_value):
                 step = ((image * pixels + p) * T + t) * n_bytes
                 for b in range(whole):
                     z = load(bit_value, np.intp(spikes[step + b]) * 8, 8)
-                    store(out, begin + 8 * b, mul(to_float(z), load(theta, 8 * b, 8)))
+                    value = to_float(z) * load(amplitude, 8 * b, 8)
+                    if add:
+                        value = value + load(out, begin + 8 * b, 8)
+                    store(out, begin + 8 * b, value)
                 for c in range(8 * whole, channels):
                     on = (spikes[step + (c >> 3)] >> (c & 7)) & 1
-                    out[begin + c] = theta[c] if on else np.float32(0)
+                    value = amplitude[c] if on else np.float32(0)
+                    out[begin + c] = value + out[begin + c] if add else value
 
 
 @njit(**_OPTIONS)

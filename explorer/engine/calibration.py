@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from explorer.engine import kernels
 from explorer.engine.errors import DataError, SpecError
 from explorer.engine.graph import Network, Site
-from explorer.engine.kernels import backend
 from explorer.engine.specs import CalibrationSpec, MaxActivation, MinSquaredError, Percentile, TrainedClip
 
 BINS = 4096
@@ -115,7 +115,7 @@ def histogram(a: Tensor, maximum: Tensor) -> ActivationStats:
     """Return the statistics of activations [B, C, ...] over [0, largest of maximum]."""
     top = float(maximum.max())
     last = a.movedim(1, -1).contiguous().numpy()
-    counts = backend().histogram(last, BINS / top if top > TINY else 0.0, BINS)
+    counts = kernels.histogram(last, BINS / top if top > TINY else 0.0, BINS)
     return ActivationStats(maximum, torch.from_numpy(counts), top)
 
 

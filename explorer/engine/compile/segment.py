@@ -14,22 +14,40 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
+from explorer.engine.compile.layout import bytes_per_step, padded
+from explorer.engine.compile.views import Part, View, resolve
 from explorer.engine.graph import Network
-from explorer.engine.layout import bytes_per_step, padded
 from explorer.engine.operations import NO_OPS
-from explorer.engine.views import Part, View, resolve
+
+# A tap, for output pixel (y, x):
+#
+#         source image (HEIGHT x WIDTH of it count)            weight rows, one a channel of the source
+#         +--------------------------------+                   +----------------------------+
+#         |            x STRIDE + DX       |            ROW -> | channel 0                  |
+#         |            |                   |                   | channel 1                  |
+#         |  y STRIDE  |                   |                   | ...       8 BYTES rows     |
+#         |  + DY -----o  channels spike ------- added up ---> |                            |
+#         |                                |                   +----------------------------+
+#         +--------------------------------+
+#
+# In memory the pixel's spikes of step t begin at byte  OFFSET T + ((iy PITCH + ix) T + t) BYTES  of an image: OFFSET is
+# where its source begins (per step), PITCH the pixels in a row of it, BYTES its bytes per step and pixel; SOURCE says
+# which of the segment's sources it is. A tap whose pixel lies outside adds nothing: that is the zero padding.
+DY, DX, STRIDE, HEIGHT, WIDTH, PITCH, OFFSET, BYTES, ROW, SOURCE = range(10)
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
     """The input current of a site (or the class scores): taps, weight rows, and what is constant in time.
 
-    taps: int64 [K, 10], columns as in `kernels.cpu`; rows: float64 [R, C], in units of one spike of amplitude 1;
+    taps: int64 [K, 10], columns as drawn above; rows: float64 [R, C], in units of one spike of amplitude 1;
     row_source, row_channel: which source and channel a row belongs to; uses: how often each row is tapped;
-    sources: nodes that spike; bias: float64 [C]; static: nodes whose value does not change in time.
+    sources: nodes that spike; sizes: bytes per image and step of each; bias: float64 [C]; static: nodes whose value
+    does not change in time.
     """
 
     sources: tuple[str, ...]
+    sizes: tuple[int, ...]
     taps: np.ndarray
     rows: np.ndarray
     row_source: np.ndarray
@@ -166,12 +184,14 @@ class _Builder:
             empty = np.zeros(0, np.int64)
             taps = np.zeros((0, 10), np.int64)
             return Segment(
-                (), taps, rows, empty, empty, empty, self._bias(shape), tuple(self.static), shape[0], height, width
+                (), (), taps, rows, empty, empty, empty, self._bias(shape), tuple(self.static), shape[0], height, width
             )
         taps = np.array(self.taps, np.int64)
-        taps[:, 6] = self._offsets()[taps[:, 9]]
+        sizes = [bytes_per_step(self.network.shapes[source]) for source in self.sources]
+        taps[:, OFFSET] = np.concatenate([[0], np.cumsum(sizes)[:-1]])[taps[:, SOURCE]]
         return Segment(
             tuple(self.sources),
+            tuple(sizes),
             taps,
             np.concatenate(self.rows),
             np.concatenate(self.row_source),
@@ -186,10 +206,6 @@ class _Builder:
 
     def _bias(self, shape: tuple[int, ...]) -> np.ndarray:
         return np.broadcast_to(np.asarray(self.bias, np.float64), (shape[0],)).copy()
-
-    def _offsets(self) -> np.ndarray:
-        sizes = [bytes_per_step(self.network.shapes[s]) for s in self.sources]
-        return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
 
 
 def build_segment(network: Network, node: fx.Node, dynamic: frozenset[str]) -> Segment | None:

@@ -17,10 +17,14 @@ def padded(channels: int) -> int:
     return -(-channels // LANES) * LANES
 
 
+def pixels(shape: tuple[int, ...]) -> int:
+    """Return the number of pixels of a node of this shape, [C, H, W] or [C]."""
+    return shape[1] * shape[2] if len(shape) == 3 else 1
+
+
 def bytes_per_step(shape: tuple[int, ...]) -> int:
     """Return the bytes that one image's spikes of one step take at a node of this shape."""
-    pixels = shape[1] * shape[2] if len(shape) == 3 else 1
-    return padded(shape[0]) // 8 * pixels
+    return padded(shape[0]) // 8 * pixels(shape)
 
 
 def aligned(shape: int | tuple[int, ...], dtype: type) -> np.ndarray:
@@ -38,20 +42,23 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
     return out
 
 
-def to_pixels(value: Tensor, stored: int | None = None) -> np.ndarray:
-    """Lay a value [B, C, H, W] or [B, C] out as float32 [B, pixels, stored channels], padded with zeros."""
-    x = value.permute(0, 2, 3, 1).reshape(len(value), -1, value.shape[1]) if value.ndim == 4 else value[:, None]
+def to_pixels(value: Tensor, fill: float = 0.0) -> Tensor:
+    """Lay a value [B, C, H, W] or [B, C] out as float32 [B, pixels, stored channels], what is added filled."""
+    x = value.permute(0, 2, 3, 1).flatten(1, 2) if value.ndim == 4 else value[:, None]
+    missing = padded(x.shape[2]) - x.shape[2]
     x = x.float()
-    missing = (stored or padded(x.shape[2])) - x.shape[2]
-    return np.ascontiguousarray(torch.nn.functional.pad(x, (0, missing)).numpy() if missing else x.numpy())
+    return (torch.nn.functional.pad(x, (0, missing), value=fill) if missing else x).contiguous()
 
 
-def from_pixels(value: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+def from_pixels(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Undo `to_pixels`: [..., pixels, stored channels] to [..., *shape]."""
-    x = torch.from_numpy(
-        np.ascontiguousarray(value[..., : shape[0]]) if value.flags.writeable else value[..., : shape[0]].copy()
-    )
+    x = value[..., : shape[0]]
     lead = x.shape[:-2]
     if len(shape) == 1:
-        return x.reshape(*lead, shape[0])
+        return x.reshape(*lead, shape[0]).contiguous()
     return x.reshape(*lead, shape[1], shape[2], shape[0]).movedim(-1, -3).contiguous()
+
+
+def as_pixels(value: Tensor, T: int) -> Tensor:
+    """Lay [T*B, C, H, W] or [T*B, C] out as float32 [T, B, pixels, stored channels]."""
+    return to_pixels(value).unflatten(0, (T, -1))

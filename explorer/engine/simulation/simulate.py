@@ -1,6 +1,6 @@
 """Run a spiking network: layer by layer, all steps of a block at once, images in chunks.
 
-    v(0) = v_init theta;  v <- v + x(t);  z = [v >= theta];  v <- v - theta z        [Bu2022]
+    v(0) = v_init theta;  bits, v, m = law(v, m, x(t), theta)        [Bu2022]; see `neurons`
 
 A layer's spikes are computed for all steps before the next layer's, which changes nothing in the result. Spike trains
 stay in a store, under keys made of everything upstream of them, so that a change computes only what it can change.
@@ -8,23 +8,25 @@ stay in a store, under keys made of everything upstream of them, so that a chang
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from explorer.engine.chunk import ChunkRun
-from explorer.engine.convert import SpikingNetwork
+from explorer.engine.compile.layout import bytes_per_step
+from explorer.engine.compile.plan import plan_for
+from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import Cancelled, SpecError
-from explorer.engine.layout import bytes_per_step
-from explorer.engine.plan import plan_for
-from explorer.engine.result import Simulation
+from explorer.engine.kernels import backend
+from explorer.engine.kernels.protocol import Backend
+from explorer.engine.simulation.result import Simulation
+from explorer.engine.simulation.store import SpikeStore
+from explorer.engine.simulation.walk import Walk
 from explorer.engine.specs import SimulationSpec
-from explorer.engine.store import SpikeStore
 
 CHUNK_BYTES = 24 * 2**20
 MAX_CHUNK = 24
+DEVICE_CHUNK = 256
 FLOAT_ROWS = 128
 FLOAT_BYTES = 128 * 2**20
 
@@ -81,20 +83,45 @@ def simulate_chunks(
         raise SpecError("images: at least 1 image, got none. Choose a data source with images.")
     for name in spec.record.sites:
         _check_neurons(snn, name, spec)
+    yield from _chunks(snn, images, spec, _backend(spec), store, stop)
+
+
+def _backend(spec: SimulationSpec) -> Backend:
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise SpecError("device: PyTorch finds no CUDA GPU here. Choose 'auto' or 'cpu'.")
-    if spec.device != "cpu" and torch.cuda.is_available():
-        from explorer.engine.cuda import simulate_on_cuda
+    return backend("cuda" if spec.device != "cpu" and torch.cuda.is_available() else "cpu")
 
-        yield from simulate_on_cuda(snn, images, spec, store=store, stop=stop)
-        return
-    chunk = spec.chunk or chunk_images(snn, spec)
-    for i in range(0, len(images), chunk):
-        begin = time.perf_counter()
+
+def _chunks(
+    snn: SpikingNetwork,
+    images: Tensor,
+    spec: SimulationSpec,
+    where: Backend,
+    store: SpikeStore | None,
+    stop: Callable[[], bool] | None,
+) -> Iterator[Simulation]:
+    """Run chunk by chunk; where memory runs out, halve the chunk and try again."""
+    chunk = spec.chunk or chunk_images(snn, spec, where)
+    done = 0
+    while done < len(images):
         if stop is not None and stop():
             raise Cancelled("The run was stopped.")
-        run = ChunkRun(snn, images[i : i + chunk].contiguous(), spec, store, stop)
-        yield run.simulation(begin)
+        part = images[done : done + chunk].contiguous()
+        result = None
+        try:
+            result = Walk(snn, part, spec, store, stop, where).simulation()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            if len(part) == 1:
+                raise SpecError(
+                    "Not even one image fits the memory. Choose fewer time-steps, smaller images or a smaller network."
+                ) from error
+        if result is None:  # what the failed run held is free only now
+            if where.device.type == "cuda":
+                torch.cuda.empty_cache()
+            chunk = len(part) // 2
+            continue
+        done += len(part)
+        yield result
 
 
 def _check_neurons(snn: SpikingNetwork, name: str, spec: SimulationSpec) -> None:
@@ -103,12 +130,22 @@ def _check_neurons(snn: SpikingNetwork, name: str, spec: SimulationSpec) -> None
         raise SpecError(f"{name}: neurons count from 0 to {site.neurons - 1}, got {max(spec.record.neurons)}.")
 
 
-def chunk_images(snn: SpikingNetwork, spec: SimulationSpec) -> int:
-    """Return how many images run together: few enough that a chunk's spikes and potentials take little memory."""
+def chunk_images(snn: SpikingNetwork, spec: SimulationSpec, where: Backend) -> int:
+    """Return how many images run together: few enough that a chunk's spikes and potentials take little memory.
+
+    On a device a power of two that depends on its size alone, so that runs one after the other cut the images alike and
+    find what was kept.
+    """
     network = snn.network
     plan = plan_for(network, spec.integer)
-    if any(step.path == "float" for step in plan.steps):
-        steps = spec.T if plan.one_block else min(spec.T, 32)
+    floating = any(step.path == "float" for step in plan.steps)
+    steps = spec.T if plan.one_block else min(spec.T, 32)
+    if where.device.type == "cuda":
+        memory = torch.cuda.get_device_properties(where.device).total_memory
+        largest, everything = (f(site.neurons for site in network.sites) for f in (max, sum))
+        per_image = steps * everything / 8 + 16 * everything + steps * largest * (24 if floating else 4)
+        return min(DEVICE_CHUNK, 1 << max(0, int(0.25 * memory / per_image).bit_length() - 1))
+    if floating:
         current = 4 * steps * max(s.neurons for s in network.sites)
         return max(1, min(FLOAT_ROWS // min(steps, 32), FLOAT_BYTES // current))
     per_image = sum(bytes_per_step(s.shape) * (min(spec.T, 32) + 32) for s in network.sites)

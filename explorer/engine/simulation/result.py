@@ -14,15 +14,18 @@ class Simulation:
     """Scores, counts, final potentials and recorded traces of B images over T steps.
 
     logits: float32 [T, B, K], the last layer's mean current up to each step, in score units.
-    counts[site]: int32 [B, *site], spikes. v_end[site]: float32 [B, *site], activation units.
-    For recorded sites, with n neurons: neurons[site]: int64 [n], flat indices; spikes[site]: uint8 [T, B, n];
-    x[site] (current) and v[site] (after the reset): float32 [T, B, n], activation units.
-    spike_totals[site]: spikes over all images and steps. paths[site]: which path ran.
+    counts[site]: int32 [B, *site], the sum of what the spikes count, those taken back taken off; sent[site]: how many
+    spikes were sent, whatever they count (the same tensor where each counts 1). v_end[site]: float32 [B, *site],
+    activation units.
+    For recorded sites, with n neurons: neurons[site]: int64 [n], flat indices; spikes[site]: int8 [T, B, n], what each
+    counts; x[site] (current) and v[site] (after the reset): float32 [T, B, n], activation units.
+    spike_totals[site]: spikes sent over all images and steps. paths[site]: which path ran.
     """
 
     T: int
     logits: Tensor
     counts: dict[str, Tensor]
+    sent: dict[str, Tensor]
     v_end: dict[str, Tensor]
     spikes: dict[str, Tensor]
     v: dict[str, Tensor]
@@ -49,15 +52,16 @@ class Simulation:
             return {key: torch.cat([getattr(p, name)[key] for p in parts], dim) for key in keys}
 
         return Simulation(
-            first.T,
-            torch.cat([p.logits for p in parts], 1),
-            joined("counts", 0),
-            joined("v_end", 0),
-            joined("spikes", 1),
-            joined("v", 1),
-            joined("x", 1),
-            first.neurons,
-            {key: sum(p.spike_totals[key] for p in parts) for key in first.spike_totals},
-            sum(p.seconds for p in parts),
-            first.paths,
+            T=first.T,
+            logits=torch.cat([p.logits for p in parts], 1),
+            counts=joined("counts", 0),
+            sent=joined("sent", 0),
+            v_end=joined("v_end", 0),
+            spikes=joined("spikes", 1),
+            v=joined("v", 1),
+            x=joined("x", 1),
+            neurons=first.neurons,
+            spike_totals={key: sum(p.spike_totals[key] for p in parts) for key in first.spike_totals},
+            seconds=sum(p.seconds for p in parts),
+            paths=first.paths,
         )
