@@ -3,8 +3,8 @@
     bits, v, m = step(v, m, x, theta)
 
 v: the potential before the step, x: the current of the step, theta: the threshold, all in activation units; m: the
-spikes sent so far less those taken back. `bits` has one truth value per *plane*, and a plane is what a bit counts: `(1,)`
-for a neuron that fires or is silent, `(1, -1)` for one that also takes spikes back, `(1, 2, 4)` for bursts.
+spikes sent so far less those taken back. `bits` has one truth value per *plane*, and a plane is what a bit counts:
+`(1,)` for a neuron that fires or is silent, `(1, -1)` for one that also takes spikes back, `(1, 2, 4)` for bursts.
 
 A step is written in `+ - * < <= > >= &` and `where` alone. The same source is then compiled by Numba on vectors of
 neurons, compiled by Triton on blocks of them, and run by torch and NumPy on whole layers: `rebound` only changes what

@@ -1,8 +1,8 @@
 """One chunk of images through all layers, on any back end: what is kept is taken, the rest is computed.
 
-A walk knows trains, states and counts by name only; what they are is the back end's matter (`kernels.protocol`). Each
-is known by what it is, the step it belongs to, and the block of time-steps (t0, t1] that it covers. A block is asked for,
-what it needs is asked for in turn, and what nobody kept is then computed in the order of time and of layers.
+A walk knows trains, states and counts by name only; what they are is the back end's matter (`kernels.protocol`).
+Each is known by what it is, the step it belongs to, and the block of time-steps (t0, t1] that it covers. A block is
+asked for, what it needs is asked for in turn, and what nobody kept is then computed in the order of time and layers.
 """
 
 from __future__ import annotations
