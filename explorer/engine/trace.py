@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from explorer.engine.clip import TrainableClip
 from explorer.engine.errors import TraceError, UnsupportedLayerError
 from explorer.engine.graph import Kind, Network, ReportRow, Site, Unsupported, state_fingerprint
+from explorer.engine.guard import check_steps
 from explorer.engine.operations import (
     AFFINE,
     FINAL_ONLY,
@@ -78,7 +80,16 @@ def trace(model: nn.Module, example: Tensor) -> Network:
     fold_sizes(module)
     network = _mark(module, example, notes)
     _check_same_scores(network, example, expected)
-    return network
+    return network if network.unsupported else _guarded(network, example)
+
+
+def _guarded(network: Network, example: Tensor) -> Network:
+    """Put the network to the test; a call that fails joins those without a rule."""
+    fault = check_steps(network, example)
+    if fault is None:
+        return network
+    rows = tuple(replace(r, kind="unsupported", note=str(fault)) if r.node == fault.call else r for r in network.rows)
+    return replace(network, unsupported=(fault,), rows=rows)
 
 
 def _capture(model: nn.Module, expected: Any) -> fx.GraphModule:
