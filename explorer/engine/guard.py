@@ -184,9 +184,7 @@ def _mixing(place: str, name: str) -> Unsupported:
     )
 
 
-def _compare_paths(
-    network: Network, segment: Segment, value: fx.Node, kept: dict[str, Tensor]
-) -> Unsupported | None:
+def _compare_paths(network: Network, segment: Segment, value: fx.Node, kept: dict[str, Tensor]) -> Unsupported | None:
     """Compare a segment's taps with its calls at some pixels."""
     expected = kept[value.name].double().reshape(segment.channels, segment.height, segment.width)
     ys, xs = _places(segment.height), _places(segment.width)
