@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, fx
 
 from explorer.engine.dense import attribute, call
+from explorer.engine.errors import TraceError
 from explorer.engine.graph import Network, Unsupported
 from explorer.engine.kernels.cpu import DX, DY, HEIGHT, ROW, SOURCE, STRIDE, WIDTH
 from explorer.engine.plan import plan_for
@@ -28,13 +29,15 @@ from explorer.engine.segment import Segment
 # float32 sums of thousands of terms are off by some 1e-6 of the largest; whatever looks worse is judged in float64.
 TOLERANCE, TOLERANCE_DOUBLE = 1e-4, 1e-9
 PATH_TOLERANCE = 1e-3
-A, B, MEAN, OTHER = range(4)  # rows of the batch: two inputs, their mean, and another image with another input
+# Rows of the batch: two inputs and their mean, for one image; between them another image with another input, which is
+# also computed alone. It is neither the first nor the last, so that what takes those shows.
+A, OTHER, B, MEAN = range(4)
 PIXELS = 3  # places along each side of a map where the paths are compared
 
 
 @dataclass(eq=False)
 class _Walk:
-    """One pass through the graph with four rows and, beside it, with the first row alone."""
+    """One pass through the graph with four rows and, beside it, with one of them alone."""
 
     network: Network
     images: Tensor
@@ -56,7 +59,7 @@ class _Walk:
             if kind == "site" or (kind == "max_pool" and self._behind_a_site(node)):
                 self.dynamic.add(node)
                 whole = self._drawn(whole, generator)
-                alone = whole[:1]
+                alone = whole[OTHER : OTHER + 1]
             elif self._behind_a_site(node):
                 self.dynamic.add(node)
             self.whole[node], self.alone[node] = whole, alone
@@ -71,15 +74,21 @@ class _Walk:
     def _values(self, node: fx.Node) -> tuple[Any, Any]:
         if node.op == "placeholder":
             images = self.images.double() if self.double else self.images
-            return images[[0, 0, 0, 1]], images[:1]
+            return images[[0, 1, 0, 0]], images[1:]
         if node.op == "get_attr":
             value = attribute(self.network, node)
             value = value.double() if self.double and value.is_floating_point() else value
             return value, value
         values = []
-        for known in (self.whole, self.alone):
+        for known, images in ((self.whole, "four images"), (self.alone, "one image")):
             args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)
-            values.append(call(self.network, node, args, kwargs, self.double))
+            try:
+                values.append(call(self.network, node, args, kwargs, self.double))
+            except Exception as error:
+                raise TraceError(
+                    f"{where(node)}: fails on {images} ({str(error).splitlines()[0][:200]}). Write the network for any "
+                    "number of images."
+                ) from error
         return values[0], values[1]
 
     def _drawn(self, value: Tensor, generator: torch.Generator) -> Tensor:
@@ -147,15 +156,15 @@ def _judge(network: Network, node: fx.Node, whole: Any, alone: Any, dynamic: boo
         if many.ndim != one.ndim or len(axes) > 1 or (kind in ("site", "max_pool") and axes != [0]):
             return _mixing(place, name)
         if not axes:
-            if many.ndim and many.shape[0] in (1, 4) and bool((many[:1] == one[:1]).all()) and not dynamic:
-                continue
-            return _mixing(place, name)
+            if dynamic or not torch.equal(many, one):  # what is the same for all images must not depend on them
+                return _mixing(place, name)
+            continue
         if (many.shape[axes[0]], one.shape[axes[0]]) != (4, 1):
             continue  # images side by side with parts of themselves: judged where they are apart again
         rows, single = many.movedim(axes[0], 0).double(), one.movedim(axes[0], 0).double()
         scale = max(float(rows.abs().max()), 1e-30)
         limit = scale * (TOLERANCE_DOUBLE if double else TOLERANCE)
-        if not float((rows[:1] - single).abs().max()) <= limit:
+        if not float((rows[OTHER] - single[0]).abs().max()) <= limit:
             return _mixing(place, name)
         if kind != "affine" or not dynamic:
             continue

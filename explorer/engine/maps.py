@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ def lift_flat_maps(module: fx.GraphModule) -> None:
         name, shape = canonical_name(node, modules), tuple(node.meta["shape"][1:])
         source: Any = node.args[0] if node.args else None
         axes = len(source.meta.get("shape") or ()) if isinstance(source, fx.Node) else 0
-        if axes in (3, 5) and len(shape) == axes - 1 and rectifier_cap(node, name, modules)[0]:
+        if axes not in (0, 2, 4) and len(shape) == axes - 1 and rectifier_cap(node, name, modules)[0]:
             _reshaped(module.graph, node)
         elif name == "max_pool1d" and axes == 3:
             _reshaped(module.graph, _flat_pool(module.graph, node, modules))
@@ -37,7 +38,7 @@ def _reshaped(graph: fx.Graph, node: fx.Node) -> None:
     """Reshape a node's operand to C x H x W, and its value back."""
     source: Any = node.args[0]
     sizes = source.meta["shape"][1:]
-    flat = (-1, sizes[0], 1, sizes[1]) if len(sizes) == 2 else (-1, sizes[0], sizes[1] * sizes[2], sizes[3])
+    flat = (-1, sizes[0], math.prod(sizes[1:-1]), sizes[-1]) if sizes else (-1, 1)
     operand = source.meta.get("map")  # the site that was reshaped back, so that a pool finds its spikes
     if operand is None:
         with graph.inserting_before(node):

@@ -38,7 +38,8 @@ AFFINE_KINDS: dict[str, frozenset[str]] = {
     ),
     "borders and sizes": words(
         "pad constant_pad_nd zero_pad2d constant_pad reflection_pad replication_pad circular_pad interpolate upsample "
-        "upsample_nearest upsample_bilinear upsample_nearest1d upsample_nearest2d upsample_bilinear2d upsample_bicubic2d"
+        "upsample_nearest upsample_bilinear upsample_nearest1d upsample_nearest2d upsample_bilinear2d "
+        "upsample_bicubic2d"
     ),
     "nothing, in evaluation": words(
         "identity dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout "

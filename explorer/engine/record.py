@@ -77,7 +77,7 @@ class _Known:
 class Recorder(TorchFunctionMode):
     """Writes the calls of one run into a graph; only those that the image has a part in.
 
-    root: the network, which must run under `listening`; constants: tensors that calls take and the image does not touch.
+    root: the network, which must run under `listening`; constants: tensors that calls take and no image is in.
     """
 
     def __init__(self, root: nn.Module) -> None:
