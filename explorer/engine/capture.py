@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx, nn
@@ -86,11 +86,8 @@ def _own_copy(model: Any) -> tuple[nn.Module, set[str]]:
         net = copy.deepcopy(model, _computed(model))
     except Exception as error:
         raise TraceError(f"The network cannot be copied ({error}). Give a plain nn.Module, in evaluation.") from error
-    exported = isinstance(net, fx.GraphModule) and any(n.op == "call_function" for n in net.graph.nodes)
-    try:
+    if not _is_exported(net):  # an exported program has no modes
         net = net.eval()
-    except NotImplementedError:  # an exported program has no modes
-        assert exported
     return net.float().requires_grad_(False), notes
 
 
@@ -107,13 +104,34 @@ def _run(net: nn.Module, images: Tensor) -> tuple[Recorder, Tensor]:
     recorder.image(x)
     try:
         with listening(net, recorder):
-            scores = net(x)
+            scores = _Exported(net, recorder).run(x) if _is_exported(net) else net(x)
     except ExplorerError:
         raise
     except Exception as error:
         raise _why_not(net, images, error) from error
     recorder.scores(scores)
     return recorder, scores
+
+
+class _Exported(fx.Interpreter):
+    """Runs an exported program, and says of each call which module it once was."""
+
+    def __init__(self, module: fx.GraphModule, recorder: Recorder) -> None:
+        super().__init__(module)
+        self.recorder = recorder
+
+    def run_node(self, n: fx.Node) -> Any:
+        stack = list((n.meta.get("nn_module_stack") or {}).values())
+        path, kind = stack[-1] if stack else ("", "")
+        is_layer = str(getattr(kind, "__module__", kind)).startswith("torch.nn.modules")
+        self.recorder.origin = path if is_layer else ".".join(filter(None, (path, n.name)))
+        return super().run_node(n)
+
+
+def _is_exported(net: nn.Module) -> TypeGuard[fx.GraphModule]:
+    return isinstance(net, fx.GraphModule) and any(
+        isinstance(node.target, torch._ops.OpOverload) for node in net.graph.nodes
+    )
 
 
 def _why_not(net: nn.Module, images: Tensor, error: Exception) -> TraceError:

@@ -80,13 +80,13 @@ class _Walk:
             value = value.double() if self.double and value.is_floating_point() else value
             return value, value
         values = []
-        for known, images in ((self.whole, "four images"), (self.alone, "one image")):
+        for known, number in ((self.whole, "four images"), (self.alone, "one image")):
             args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)
             try:
                 values.append(call(self.network, node, args, kwargs, self.double))
             except Exception as error:
                 raise TraceError(
-                    f"{where(node)}: fails on {images} ({str(error).splitlines()[0][:200]}). Write the network for any "
+                    f"{where(node)}: fails on {number} ({str(error).splitlines()[0][:200]}). Write the network for any "
                     "number of images."
                 ) from error
         return values[0], values[1]
@@ -138,7 +138,7 @@ def _read(segment: Segment) -> tuple[str, ...]:
 
 def where(node: fx.Node) -> str:
     """Return the name under which a call is told of: its module's, or its own."""
-    return str(node.target) if node.op == "call_module" else node.name
+    return str(node.target) if node.op == "call_module" else node.meta.get("place") or node.name
 
 
 def _judge(network: Network, node: fx.Node, whole: Any, alone: Any, dynamic: bool, double: bool) -> Unsupported | None:

@@ -85,6 +85,8 @@ class Recorder(TorchFunctionMode):
         self.graph = fx.Graph()
         self.constants: dict[str, Tensor] = {}
         self.notes: set[str] = set()
+        self.origin = ""  # the module that the next call comes from, where calls do not say so themselves
+        self._taken: set[str] = set()
         self._known: dict[int, _Known] = {}
         self._constant_nodes: dict[tuple[int, int], fx.Node] = {}
         self._alive: list[Tensor] = []
@@ -170,7 +172,9 @@ class Recorder(TorchFunctionMode):
         lookup = lambda value: self._node(value, call.label) if isinstance(value, Tensor) else _plain(value)  # noqa: E731
         args: Any = map_aggregate(call.args, lookup)
         kwargs: Any = map_aggregate(call.kwargs, lookup)
-        node = self.graph.create_node(call.op, call.target, args, kwargs, call.label.replace(".", "_"))
+        place = self._place(call)
+        node = self.graph.create_node(call.op, call.target, args, kwargs, place.replace(".", "_"))
+        node.meta["place"] = place if self.origin else ""
         if call.writes is not None:
             self._overwrite(call.writes, node, call.label)
         if isinstance(result, Tensor):
@@ -180,6 +184,14 @@ class Recorder(TorchFunctionMode):
                 part = self.graph.call_function(operator.getitem, (node, i))
                 self._learn(item, part)
         return result
+
+    def _place(self, call: _Call) -> str:
+        """Return where a call is: the module it comes from, numbered if that was named before, or its own label."""
+        place, k = self.origin or call.label, 1
+        while self.origin and place in self._taken:
+            place, k = f"{self.origin}_{k}", k + 1
+        self._taken.add(place)
+        return place
 
     # Tensors
 

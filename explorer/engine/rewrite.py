@@ -54,8 +54,8 @@ def _functional_layer(module: fx.GraphModule, node: fx.Node, name: str) -> None:
     layer = None if given.get("training") else _layer(name, given, tensors, axes)
     if layer is None:
         return
-    target = f"layer_{node.name}"
-    module.add_module(target, layer.eval().requires_grad_(False))
+    target = node.meta.get("place") or f"layer_{node.name}"
+    module.add_submodule(target, layer.eval().requires_grad_(False))
     with module.graph.inserting_before(node):
         replacement = module.graph.call_module(target, (given["input"],))
     replacement.meta.update(node.meta)
