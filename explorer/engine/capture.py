@@ -38,7 +38,7 @@ def capture(model: Any, example: Tensor) -> Captured:
         UnsupportedLayerError: a call can have no counterpart, whatever stands around it.
     """
     net, notes = _own_copy(model)
-    example = example[:1].detach().float()
+    example = example[:1].detach().float().cpu()
     generator = torch.Generator().manual_seed(2)
     noise = torch.randn(FEW + MANY - 1, *example.shape[1:], generator=generator) * max(float(example.std()), 0.1)
     noise = noise + example.mean()
@@ -88,7 +88,7 @@ def _own_copy(model: Any) -> tuple[nn.Module, set[str]]:
         raise TraceError(f"The network cannot be copied ({error}). Give a plain nn.Module, in evaluation.") from error
     if not _is_exported(net):  # an exported program has no modes
         net = net.eval()
-    return net.float().requires_grad_(False), notes
+    return net.float().cpu().requires_grad_(False), notes
 
 
 def _computed(model: nn.Module) -> dict[int, Any]:

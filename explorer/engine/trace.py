@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.fx.passes.shape_prop import ShapeProp
 
-from explorer.engine.capture import capture
+from explorer.engine.capture import Captured, capture
 from explorer.engine.clips import merge_clips
-from explorer.engine.errors import TraceError
+from explorer.engine.errors import ExplorerError, TraceError
 from explorer.engine.graph import Network, ReportRow
 from explorer.engine.guard import check_steps
 from explorer.engine.maps import lift_flat_maps
@@ -37,6 +37,20 @@ def trace(model: Any, example: Tensor) -> Network:
         UnsupportedLayerError: what stands in the way is a certain call, and nothing around it could be converted.
     """
     captured = capture(model, example)
+    try:
+        network = _network(captured)
+        return network if network.unsupported else _guarded(network, captured.images[:1])
+    except ExplorerError:
+        raise
+    except Exception as error:
+        raise TraceError(
+            f"The calls of the network cannot be made into a graph ({type(error).__name__}: "
+            f"{(str(error).splitlines() or [''])[0][:200]}). This is a fault of the explorer: please report it."
+        ) from error
+
+
+def _network(captured: Captured) -> Network:
+    """Rewrite the graph into its plainest form, and give every call its kind."""
     module = captured.module
     module.graph.eliminate_dead_code()
     normalise(module)
@@ -47,25 +61,12 @@ def trace(model: Any, example: Tensor) -> Network:
     module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()
-    scores = _scores(module, captured.images)
-    network = mark(module, tuple(example.shape[1:]), notes)
+    with torch.no_grad():
+        scores = ShapeProp(module).propagate(captured.images.clone())  # gives every node its shape, too
+    network = mark(module, tuple(captured.images.shape[1:]), notes)
     _check_same_scores(scores, captured.scores)
     rows = tuple(ReportRow("the network", "note", (), note) for note in captured.notes)
-    network = replace(network, rows=(*rows, *network.rows))
-    return network if network.unsupported else _guarded(network, captured.images[:1])
-
-
-def _scores(module: fx.GraphModule, images: Tensor) -> Tensor:
-    """Run the graph, which gives every node its shape."""
-    try:
-        with torch.no_grad():
-            scores = ShapeProp(module).propagate(images.clone())
-    except Exception as error:  # our own fault, but told in words
-        raise TraceError(
-            f"The graph of the network does not run ({str(error).splitlines()[0]}). This is a fault of the explorer: "
-            "please report the network."
-        ) from error
-    return scores
+    return replace(network, rows=(*rows, *network.rows))
 
 
 def _guarded(network: Network, example: Tensor) -> Network:
