@@ -24,7 +24,7 @@ from explorer.engine.operations import (
     rectifier_cap,
 )
 
-QUOTIENTS = frozenset(["div", "divide", "true_divide", "truediv"])
+QUOTIENTS = frozenset(["div", "divide", "true_divide"])
 MEND = "Replace it by nn.ReLU (or another layer that converts) and fine-tune, or choose a network from the list."
 
 

@@ -30,11 +30,11 @@ AFFINE_KINDS: dict[str, frozenset[str]] = {
         "mean sum cumsum add sub subtract rsub neg negative lerp addcmul"
     ),
     "shapes and places": words(
-        "cat concat concatenate stack hstack vstack dstack flatten ravel view reshape view_as reshape_as _unsafe_view "
+        "cat concat concatenate stack hstack dstack flatten ravel reshape view_as reshape_as _unsafe_view "
         "permute transpose swapaxes swapdims movedim moveaxis t adjoint squeeze unsqueeze unflatten expand expand_as "
-        "broadcast_to getitem slice select narrow index index_select take_along_dim gather chunk split "
+        "broadcast_to getitem slice select narrow index index_select gather chunk split "
         "split_with_sizes tensor_split unbind unfold fold repeat tile repeat_interleave roll flip fliplr flipud rot90 "
-        "tril triu diagonal channel_shuffle native_channel_shuffle pixel_shuffle pixel_unshuffle"
+        "tril triu channel_shuffle native_channel_shuffle pixel_shuffle pixel_unshuffle"
     ),
     "borders and sizes": words(
         "pad constant_pad_nd zero_pad2d constant_pad reflection_pad replication_pad circular_pad interpolate upsample "
@@ -48,7 +48,18 @@ AFFINE_KINDS: dict[str, frozenset[str]] = {
 }
 AFFINE = frozenset().union(*AFFINE_KINDS.values())
 # Linear in one operand only: the others must not come from a site.
-SCALING = words("mul multiply div divide true_divide truediv matmul mm bmm")
+SCALING = words("mul multiply div divide true_divide matmul mm bmm")
+RECTIFIERS = words("relu relu6 hardtanh clamp clamp_min threshold leaky_relu trainable_clip")
+# What is written down as another call: (call, in the only form that converts).
+REWRITTEN = {
+    "maximum": "with a stored 0, as a rectifier",
+    "minimum": "of a rectifier and a stored bound",
+    "clamp_max": "of a rectifier",
+    "view": "as reshape",
+    "max_pool1d": "as max_pool2d",
+    "adaptive_max_pool2d": "to 1×1, as max_pool2d",
+    "amax": "over the whole map, as max_pool2d",
+}
 SHAPE_ONLY = words("size")
 NO_OPS = AFFINE_KINDS["nothing, in evaluation"] - {"type_as"}
 FINAL_ONLY = words("softmax log_softmax sigmoid Sigmoid")
@@ -63,12 +74,9 @@ MAX_POOLS = words(
 MAX_POOL = "max_pool2d"
 
 _SYNONYMS = {
-    "iadd": "add",
-    "isub": "sub",
-    "imul": "mul",
-    "itruediv": "truediv",
     "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
     "clip": "clamp",
+    "_threshold": "threshold",
     "_softmax": "softmax",
     "_log_softmax": "log_softmax",
 }
