@@ -414,14 +414,14 @@ class DataDependent(nn.Module):
 
 
 class WithSigmoid(nn.Module):
-    """A rectifier, and one activation without a counterpart, named `gate`."""
+    """Two rectifiers, and between them one activation without a counterpart, named `gate`."""
 
     def __init__(self, gate: nn.Module | None = None) -> None:
         super().__init__()
         self.conv, self.gate, self.fc = nn.Conv2d(3, 8, 3), gate or nn.Sigmoid(), nn.Linear(8, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(F.relu(self.gate(self.conv(x))).mean((2, 3)))
+        return self.fc(F.relu(self.gate(F.relu(self.conv(x)) - 0.1)).mean((2, 3)))
 
 
 class SqueezeExcite(nn.Module):
@@ -445,4 +445,4 @@ class BoundedBelow(nn.Module):
         self.conv, self.tanh, self.fc = nn.Conv2d(3, 8, 3), nn.Hardtanh(), nn.Linear(8, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(F.relu(self.tanh(self.conv(x))).mean((2, 3)))
+        return self.fc(F.relu(self.tanh(F.relu(self.conv(x)) - 0.1)).mean((2, 3)))

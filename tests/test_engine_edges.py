@@ -17,7 +17,6 @@ from explorer.engine import (
     SpikeStore,
     TrainableClip,
     TrainedClip,
-    UnsupportedLayerError,
     calibrate,
     convert,
     simulate,
@@ -62,6 +61,11 @@ class Keywords(Net):
         x = F.relu(input=self.first(input=x))
         x = F.avg_pool2d(input=F.max_pool2d(input=x, kernel_size=2), kernel_size=2)
         return self.readout(input=torch.flatten(F.relu(self.second(input=x)), 1))
+
+
+class Rows(nn.Module):
+    def forward(self, x):
+        return x.reshape(len(x), -1)
 
 
 class Cropped(nn.Module):
@@ -151,19 +155,22 @@ def test_equal_weights_with_other_options_share_nothing_in_the_store(options):
 
 
 @pytest.mark.parametrize(
-    ("build", "shape", "said"),
+    ("layer", "shape", "as_map"),
     [
-        (lambda: nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5)), (3, 8), "3×16"),
-        (
-            lambda: nn.Sequential(nn.Conv1d(3, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5)),
-            (3, 8),
-            "16×8",
-        ),
+        (nn.Linear(8, 16), (3, 8), (3, 1, 16)),
+        (nn.Conv1d(3, 16, 3, padding=1), (3, 8), (16, 1, 8)),
+        (nn.Conv3d(3, 16, 3, padding=1), (3, 4, 4, 2), (16, 16, 2)),
+        (nn.Sequential(nn.Linear(8, 1), nn.Flatten(0)), (8,), (1,)),
     ],
 )
-def test_sites_of_other_shapes_are_refused(build, shape, said):
-    with pytest.raises(UnsupportedLayerError, match=f"the shape {said} for each image"):
-        made(build, shape)
+def test_sites_of_other_shapes_become_maps(layer, shape, as_map):
+    snn, images = made(lambda: nn.Sequential(layer, nn.ReLU(), Rows(), nn.LazyLinear(5)), shape)
+    (site,) = snn.network.sites
+    assert site.shape == as_map
+    scores, counts, _ = simulate_reference(snn, images, T)
+    run = simulate(snn, images, SimulationSpec(T=T, device="cpu"))
+    assert (run.counts[site.name] != counts[site.name]).float().mean() < 0.002 and run.counts[site.name].any()
+    assert torch.allclose(run.logits[-1], scores[-1].float(), rtol=1e-2, atol=1e-2 * float(scores.abs().max()))
 
 
 def test_activations_near_zero_do_not_leave_the_histogram():

@@ -326,8 +326,31 @@ def test_an_exported_program_computes_the_same(name, tmp_path):
 
 
 def test_an_exported_program_keeps_the_names_of_its_modules(tmp_path):
-    program = load_program(exported(build("resnet20-relu").eval(), tmp_path / "net.pt2"))
-    assert isinstance(program.get_submodule("stages.1.0.act2"), nn.ReLU)
+    net = build("resnet20-relu").eval()
+    program = load_program(exported(net, tmp_path / "net.pt2"))
+    assert [s.name for s in trace(program, X[:1]).sites] == [s.name for s in trace(net, X[:1]).sites]
+
+
+def test_an_exported_program_converts_sequences_and_clips(tmp_path):
+    """Batch norm behind a rectifier over sequences, which has another module than over maps."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Flatten(1, 2),
+        nn.Conv1d(96, 8, 3),
+        nn.ReLU6(),
+        nn.BatchNorm1d(8),
+        nn.Conv1d(8, 8, 3, 2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(112, 16),
+        nn.ReLU(),
+        nn.BatchNorm1d(16),
+        nn.Linear(16, 10),
+    ).eval()
+    network = trace(load_program(exported(net, tmp_path / "net.pt2")), X[:1])
+    assert [(s.name, s.cap) for s in network.sites] == [("2", 6.0), ("5", None), ("8", None)]
+    assert not network.unsupported
+    assert torch.allclose(network.forward(X), net(X), rtol=1e-5, atol=1e-6)
 
 
 def test_a_program_for_one_batch_size_is_refused_with_the_mend(tmp_path):

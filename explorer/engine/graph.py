@@ -122,7 +122,7 @@ class Network:
         keep = {self.site_nodes[name]: name for name in wanted}
         for name in keep.values():
             self.site(name)
-        x = images.to(memory_format=torch.channels_last) if images.ndim == 4 else images
+        x = images.float().to(memory_format=torch.channels_last) if images.ndim == 4 else images.float()
         interpreter = _Interpreter(self.graph_module, set(keep))
         scores = interpreter.run(x)
         return scores.float(), {keep[node]: value for node, value in interpreter.kept.items()}

@@ -12,6 +12,8 @@ BECOMES = {
     "pool": "maximum of counts",
     "affine": "current",
     "folded": "current, batch norm folded in",
+    "image": "pixels, computed once",
+    "note": "note",
     "unsupported": "nothing: no rule",
 }
 

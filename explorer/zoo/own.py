@@ -23,7 +23,7 @@ from explorer.zoo.cards import (
 from explorer.zoo.checkpoint import read_state
 from explorer.zoo.data import ASSETS
 from explorer.zoo.fitting import fit_state, load_checkpoint
-from explorer.zoo.programs import load_program
+from explorer.zoo.programs import load_program, unpack, without_modes
 from explorer.zoo.registry import Progress, load
 
 
@@ -170,6 +170,8 @@ def _try_out(net: nn.Module, card: Card) -> Tensor:
     try:
         with torch.no_grad():
             scores = net(card.example())
+            if isinstance(scores, Tensor) and scores.ndim == 1:  # squeezed: one image alone loses its axis
+                scores = net(card.example().expand(2, -1, -1, -1))[:1]
     except Exception as error:  # somebody else's forward raises whatever it likes
         raise CheckpointError(f"{card.name}: fails on {fed} ({type(error).__name__}: {error}). {mend}") from error
     net.requires_grad_(False)
@@ -232,6 +234,8 @@ def _from_python(path: Path, factory: str) -> nn.Module:
         ) from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
+    if isinstance(net, torch.export.ExportedProgram):
+        return unpack(net, f"{path.name}:{factory}")
     if not isinstance(net, nn.Module):
         raise CheckpointError(f"{path.name}:{factory} returned {type(net).__name__}, not an nn.Module.")
-    return net.eval()
+    return without_modes(net)

@@ -148,7 +148,7 @@ class _Builder:
 
     def _linear(self, node: fx.Node, module: nn.Linear) -> bool:
         view = resolve(self.network, node.all_input_nodes[0])
-        if view is None or not (view.flat or view.height == view.width == 1):
+        if view is None or len(self.network.shapes[node.all_input_nodes[0].name]) != 1:  # it acts on the last axis
             return False
         pixels = view.height * view.width
         if pixels > 1 and pixels * view.channels != module.in_features:

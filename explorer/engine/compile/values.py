@@ -145,7 +145,8 @@ def _in_double(network: Network, target: str, module: nn.Module) -> nn.Module:
 def call(network: Network, node: fx.Node, args: Any, kwargs: Any, double: bool = False) -> Any:
     """Run one node on given arguments, its module in float64 if asked."""
     if double and network.names[node.name] in CASTS and isinstance(args[0], Tensor) and args[0].is_floating_point():
-        return args[0]
+        value = call(network, node, args, kwargs)
+        return args[0] if value.is_floating_point() else value
     match node.op:
         case "call_module":
             module = network.graph_module.get_submodule(str(node.target))
