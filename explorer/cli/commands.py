@@ -34,6 +34,7 @@ from explorer.zoo.own import NetworkSource, numbers, open_network
 from explorer.zoo.registry import available
 
 BATCH = 250
+THREADS_MAX, SEED_MAX = 1024, 2**32 - 1
 SHOWN_STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 Progress = Callable[[int, int], None]
 
@@ -44,19 +45,24 @@ def network_source(args: argparse.Namespace) -> NetworkSource:
         args.network,
         args.weights,
         args.input_size,
-        numbers(args.mean, "mean") if args.mean else None,
-        numbers(args.std, "std") if args.std else None,
-        class_names(args.classes) if args.classes else None,
+        None if args.mean is None else numbers(args.mean, "mean"),
+        None if args.std is None else numbers(args.std, "std"),
+        None if args.classes is None else class_names(args.classes),
         args.resize,
+        args.part,
     )
 
 
 def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch: Progress | None = None) -> int:
     """Convert, simulate, and print accuracy against time-steps."""
-    if args.threads > 0:
+    if not 0 <= args.threads <= THREADS_MAX:
+        raise SpecError(f"threads: 0 (torch's choice) to {THREADS_MAX}, got {args.threads}.")
+    if args.threads:
         torch.set_num_threads(args.threads)
-    if args.seed < 0:
-        raise SpecError(f"seed: a whole number from 0, got {args.seed}.")
+    if not 0 <= args.seed <= SEED_MAX:
+        raise SpecError(
+            f"seed: a whole number from 0, got {args.seed}." if args.seed < 0 else f"seed: at most {SEED_MAX}."
+        )
     simulation = SimulationSpec(args.steps, Record(counts=False, v_end=False), device=args.device)
     spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site)
     rule = threshold_rule(args.threshold, args.steps) if args.threshold else None
@@ -84,6 +90,8 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
     result["settings"] = {
         "network": args.network,
         "weights": args.weights,
+        "part": card.recipe.get("part"),
+        "parts": list(card.recipe.get("parts", ())),
         "data": args.data,
         "steps": args.steps,
         "threshold": {"rule": type(rule).__name__, **asdict(rule)},
@@ -138,6 +146,8 @@ def _shifted(on_progress: Progress, begin: int, total: int) -> Progress:
 def _print_run(result: dict[str, Any], images: ImageSet, snn: SpikingNetwork) -> None:
     n, settings = result["images"], result["settings"]
     print(f"{settings['network']}: {len(snn.network.sites)} sites, T = {settings['steps']} time-steps")
+    if len(settings["parts"]) > 1:
+        print(f"weights     {settings['part']} of {', '.join(settings['parts'])} (--part takes another)")
     print(f"images      {n} of {images.name} ({images.note})")
     print(f"threshold   {_plain(settings['threshold'])}, times {settings['threshold_scale']:g}")
     print(f"start       {_plain(settings['v_init'])}")
