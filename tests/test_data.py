@@ -18,8 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from explorer.engine.errors import AssetError, DataError
-from explorer.zoo import folders
+from explorer.engine import calibrate, trace
+from explorer.engine.errors import AssetError, Cancelled, DataError
+from explorer.zoo import folders, memory
 from explorer.zoo.cards import CIFAR10_MEAN, CIFAR10_STD, Card
 from explorer.zoo.cifar10 import CLASSES, balanced_choice
 from explorer.zoo.data import (
@@ -35,7 +36,8 @@ from explorer.zoo.data import (
     load_images,
 )
 from explorer.zoo.folders import to_outputs
-from explorer.zoo.images import FORMATS, fit, normalise, read_picture, read_pictures
+from explorer.zoo.images import FORMATS, Inputs, fit, normalise, read_picture, read_pictures
+from explorer.zoo.registry import load
 from tests.pictures import class_folders, picture
 
 CARD = Card("net", 32, CIFAR10_MEAN, CIFAR10_STD, CLASSES)
@@ -465,3 +467,44 @@ def test_sheets_with_labels_that_are_none(tmp_path, labels):
     (tmp_path / "test_lables.json").write_text(labels)
     with pytest.raises(DataError, match=r"incomplete or damaged|not CIFAR-10's"):
         load_images(Cifar10Root(str(tmp_path)), CARD)
+
+
+def test_thresholds_do_not_depend_on_how_images_are_given():
+    net, card = load("resnet20-relu")
+    network = trace(net, card.example())
+    images = load_images(Embedded(), card, 40, "calibration").images
+    whole, parts = (calibrate(network, x).theta for x in (normalise(images, card), Inputs(images, card)))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_batches_shrink_as_images_grow():
+    net, card = load("resnet20-relu")
+    sizes = (32, 128, 448)
+    batches = []
+    for size in sizes:
+        network = trace(net, replace(card, input_size=size).example())
+        batches.append(network.at_once(32, keep_sites=True))
+    assert batches[0] == 32
+    assert batches[0] > batches[1] > batches[2] >= 1
+
+
+def test_a_calibration_can_be_stopped():
+    net, card = load("resnet20-relu")
+    images = normalise(load_images(Embedded(), card, 96, "calibration").images, card)
+    asked = iter([False, False, True])
+    with pytest.raises(Cancelled, match=r"calibration was stopped"):
+        calibrate(trace(net, card.example()), images, stop=lambda: next(asked))
+    assert next(asked, "none left") == "none left"
+
+
+def test_a_run_that_cannot_fit_is_refused_before_it_begins(monkeypatch):
+    net, card = load("resnet20-relu")
+    small, large = (trace(net, replace(card, input_size=size).example()) for size in (32, 224))
+    assert memory.run_memory(large, 32) > 40 * memory.run_memory(small, 32)
+    memory.require_run_memory(small, 32, "net")
+    monkeypatch.setattr(memory, "free_memory", lambda: 200 * 2**20)
+    memory.require_run_memory(small, 32, "net")
+    with pytest.raises(
+        DataError, match=r"net: one image of 224x224 pixels in 32 steps needs about .*smaller input size"
+    ):
+        memory.require_run_memory(large, 32, "net")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -26,14 +27,16 @@ from explorer.engine import (
     trace,
 )
 from explorer.engine.analysis import top1_curve, wilson
+from explorer.engine.calibrate import Batches
 from explorer.engine.report import HEAD, conversion_report
 from explorer.zoo.architectures import architectures
 from explorer.zoo.data import LoosePictures, data_source, load_images
-from explorer.zoo.images import ImageSet, normalise
+from explorer.zoo.images import ImageSet, Inputs, normalise
+from explorer.zoo.memory import require_run_memory
 from explorer.zoo.own import NetworkSource, numbers, open_network
 from explorer.zoo.registry import available
 
-BATCH = 250
+BATCH, BATCH_BYTES = 250, 128 * 2**20
 THREADS_MAX, SEED_MAX = 1024, 2**32 - 1
 SHOWN_STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 Progress = Callable[[int, int], None]
@@ -80,11 +83,12 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
             "per class, named as the network's classes, by --data."
         )
     network = trace(net, card.example())
+    require_run_memory(network, args.steps, card.name)
     if rule is None:
         rule = TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)
-    inputs = torch.empty(0)
+    inputs: Batches = torch.empty(0)
     if not isinstance(rule, TrainedClip):
-        inputs = normalise(load_images(source, card, args.calibration_images, "calibration", args.seed).images, card)
+        inputs = Inputs(load_images(source, card, args.calibration_images, "calibration", args.seed).images, card)
     snn = convert(network, calibrate(network, inputs, CalibrationSpec(rule)), spec)
     result = _measure(snn, images, card, simulation, on_progress)
     result["settings"] = {
@@ -119,9 +123,10 @@ def _measure(
     assert images.labels is not None
     labels = torch.from_numpy(images.labels)
     ann_hits, hits, spikes, seconds = 0, torch.zeros(spec.T, dtype=torch.float64), 0, 0.0
-    for begin in range(0, len(images), BATCH):
-        x = normalise(images.images[begin : begin + BATCH], card)
-        y = labels[begin : begin + BATCH]
+    batch = max(1, min(BATCH, BATCH_BYTES // (4 * math.prod(snn.network.input_shape))))
+    for begin in range(0, len(images), batch):
+        x = normalise(images.images[begin : begin + batch], card)
+        y = labels[begin : begin + batch]
         ann_hits += int((snn.network.forward(x).argmax(1) == y).sum())
         part = simulate(
             snn, x, spec, on_progress=None if on_progress is None else _shifted(on_progress, begin, len(images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 
@@ -20,7 +21,7 @@ class Pictures:
     dtype, ndim = np.dtype(np.uint8), 4
 
     def __init__(self, count: int, size: int, read: Callable[[int], np.ndarray]) -> None:
-        self.shape = (count, size, size, 3)
+        self.shape: tuple[int, ...] = (count, size, size, 3)
         self._read = read
         self._kept: dict[int, np.ndarray] = {}
         self._most = max(1, KEPT_BYTES // (3 * size * size))
@@ -30,8 +31,10 @@ class Pictures:
         return self.shape[0]
 
     def first(self, n: int) -> Pictures:
-        """Return the first n of them, unread."""
-        return Pictures(min(n, len(self)), self.shape[1], self._one)
+        """Return the first n of them, unread; what is kept is shared."""
+        part = copy.copy(self)
+        part.shape = (max(0, min(n, len(self))), *self.shape[1:])
+        return part
 
     def __getitem__(self, which: int | slice) -> np.ndarray:
         if not isinstance(which, slice):
