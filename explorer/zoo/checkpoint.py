@@ -45,7 +45,6 @@ WRAPPINGS = (
     "state",
     *AVERAGES,
 )
-AVERAGE, RAW = "average", "raw"
 EVERYWHERE = ("module.", "_orig_mod.")
 DEPTH_MAX = 4
 NAMES_MAX, NAME_MAX = 20_000, 300  # weights of one network, and characters of a name
@@ -75,7 +74,7 @@ def open_state(source: Source, name: str = "", part: str | None = None) -> State
 
     Wrappings such as `{"state_dict": ...}` and prefixes such as `module.` on every name are taken off. Where a file
     holds an average of the weights beside the raw ones, the average is taken, as it is what accuracies are reported
-    of; part says otherwise: "raw", "average", or the key.
+    of; part says otherwise: "raw" (where the file holds both), or the key.
 
     Raises:
         CheckpointError: the file is missing, empty, truncated, malicious, a bomb, too large for the memory, holds no
@@ -147,12 +146,10 @@ def _choose(found: Mapping[str, Any], part: str | None, name: str) -> str:
     averages = [key for key in found if is_average(key)]
     raw = [key for key in found if key not in averages]
     match part:
-        case None | "":
+        case None | "average":
             return (averages or raw)[0]
-        case "average" if averages:
-            return averages[0]
-        case "raw" if raw:
-            return raw[0]
+        case "raw":
+            return (raw or averages)[0]
         case _ if part in found:
             return part
     listed = ", ".join(key or "the whole file" for key in list(found)[:8])

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from explorer.engine.errors import AssetError, DataError
+from explorer.limits import FOLDERS, NAMED, limits
 from explorer.zoo.cards import Card, verify
 from explorer.zoo.cifar10 import CLASSES, balanced_choice, load_split
 from explorer.zoo.folders import Part, is_class, listing, pictures_in, read_class_folders, to_outputs
@@ -64,12 +65,17 @@ DataSource = Embedded | Cifar10Root | ClassFolders | LoosePictures | UploadedPic
 def data_source(text: str) -> DataSource:
     """Say which source a word or path means: `embedded`, a CIFAR-10 root, class folders, or a folder of pictures.
 
+    `folder:NAME` is a folder that the operator named (see `explorer.limits`).
+
     Raises:
         DataError: there is no such folder, it cannot be read, or no picture is in it.
     """
     if text.strip() in ("", "embedded"):
         return Embedded()
-    root = expanded(text)
+    if text.startswith(NAMED) and text.removeprefix(NAMED) not in limits().folders:
+        known = ", ".join(limits().folders) or "none"
+        raise DataError(f"{text}: no folder of this name here. Those that {FOLDERS} names: {known}.")
+    root = expanded(limits().folders[text.removeprefix(NAMED)] if text.startswith(NAMED) else text)
     names = listing(root)
     if "cifar-10-batches-py" in names or "test_batch.png" in names:
         return Cifar10Root(str(root))
