@@ -21,14 +21,14 @@ TELLING = 0.55  # activation, as a share of theta, of the neuron shown first: it
 
 
 def top(title: str) -> None:
-    """Draw the page's title and the message left by the last action, if any."""
+    """Draw the page's title and the message left by the last action, until the visitor dismisses it."""
     st.html(LAYOUT)
     st.title(title)
     preload()
     message = st.session_state.get("message")
     if message:
         st.warning(keys.plain(message), icon=":material/info:")
-        st.session_state["message"] = None
+        st.button("Dismiss", key="dismiss", icon=":material/close:", type="tertiary", on_click=state.dismiss)
 
 
 def question(text: str) -> None:

@@ -28,9 +28,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from explorer.engine.compile.segment import BYTES, DX, DY, HEIGHT, OFFSET, PITCH, ROW, SOURCE, STRIDE, WIDTH
+from explorer.engine.kernels.cpu.compile_cache import njit
 from explorer.engine.kernels.cpu.lanes import fire
 from explorer.engine.kernels.cpu.vector import load, maximum, pack, splat, store, to_float, zeros
 
