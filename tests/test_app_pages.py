@@ -88,12 +88,12 @@ def test_error_parts_add_up_and_controls_act():
 
 
 def test_the_channels_of_a_layer_make_up_its_errors():
-    from explorer.ui import compute
+    from explorer.ui import measure
 
     at = settle(open_app(page="rates_and_errors"))
     layer = at.selectbox(key="set_layer").value
     result = at.session_state["shown_result"][1].sites[layer]
-    one = [compute.channel(replace(SMALL, layer=layer, channel=c)) for c in range(len(result.channel_total))]
+    one = [measure.channel(replace(SMALL, layer=layer, channel=c)) for c in range(len(result.channel_total))]
     assert np.allclose([c.sums.total for c in one], result.channel_total, rtol=1e-4, atol=1e-2)
     assert np.array_equal(sum(c.sums.histogram for c in one), result.histogram)
     assert np.allclose([np.sum(c.rms**2) * c.images for c in one], result.channel_squared, rtol=1e-3)

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save
 
 from explorer.ui import cache, keys, uploads
-from explorer.ui.exports import script
+from explorer.ui.results import Result
+from explorer.ui.script import Line, script
 from explorer.ui.settings import Settings
 from explorer.ui.shelf import Shelf
 from explorer.zoo.data import embedded
@@ -273,8 +274,9 @@ def test_exported_script_reproduces_uploads(weights, tmp_path):
     (tmp_path / "pictures").mkdir()
     for name, content in files:
         (tmp_path / "pictures" / name).write_bytes(content)
-    code = script(settings, 12)
-    assert "with the file it's mine.pth and a folder named pictures" in code and "upload:" not in code
+    seen = Result(settings.T, np.zeros((12, settings.T), bool), np.zeros(12, bool))
+    code = script([Line("yours", settings, seen)])
+    assert "the file it's mine.pth and a folder named pictures" in code and "upload:" not in code
     (tmp_path / "run.py").write_text(code, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "run.py"],

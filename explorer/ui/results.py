@@ -1,11 +1,14 @@
-"""What a run adds up, slice of images by slice of images: accuracy over time, spikes, errors and their causes.
+"""What a run tells, image by image: right or wrong after each step, spikes; and conversion errors with their causes.
 
-Sums only, so that a run can be stopped and taken up again. NumPy arrays throughout: plots need nothing else.
+Everything is kept per image, so that the first N of them can be read exactly, however many more are known. NumPy arrays
+throughout: plots need nothing else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -60,30 +63,87 @@ class SiteSums:
         return (self.squared_parts if squared else self.parts)[part] / max(self.n, 1)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Result:
-    """What is known so far about one run.
+    """What is known of one run: its first images, one row each, in the order of the source.
 
-    hits[t - 1] counts the images right after t steps, ann_hits the ANN's; where nobody labelled the images, the class
-    that the ANN gives counts as right, so that all shares are agreement with the ANN. wrong: those not right after T.
+    right[i, t - 1] tells whether image i is answered rightly after t steps, bool [images, T]; ann_right [images] the
+    same of the ANN. Where nobody labelled the images, the class that the ANN gives counts as right, so that all shares
+    are agreement with the ANN. spikes: per site, each image's spikes in all T steps, int64 [images]. neurons, theta:
+    per site, how many neurons it has and its mean threshold. seconds: simulation time of each image. sites: conversion
+    errors on the first `error_images` images.
     """
 
     T: int
-    images: int = 0
-    labelled: bool = True
-    hits: np.ndarray = field(init=False)
-    ann_hits: int = 0
-    spikes: dict[str, int] = field(default_factory=dict)
+    right: np.ndarray
+    ann_right: np.ndarray
+    spikes: dict[str, np.ndarray] = field(default_factory=dict)
     neurons: dict[str, int] = field(default_factory=dict)
     theta: dict[str, float] = field(default_factory=dict)
+    seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    labelled: bool = True
+    device: str = ""
     sites: dict[str, SiteSums] = field(default_factory=dict)
     error_images: int = 0
-    seconds: float = 0.0
-    wrong: list[int] = field(default_factory=list)
-    device: str = ""
 
-    def __post_init__(self) -> None:
-        self.hits = np.zeros(self.T, np.int64)
+    @staticmethod
+    def empty(T: int) -> Result:
+        """Return what is known before the first image."""
+        return Result(T, np.zeros((0, T), bool), np.zeros(0, bool))
+
+    def joined(self, part: Result) -> Result:
+        """Return this result with the images that follow; errors are kept."""
+        if not self.images:
+            return replace(part, sites=self.sites, error_images=self.error_images)
+        return replace(
+            self,
+            right=np.concatenate([self.right, part.right]),
+            ann_right=np.concatenate([self.ann_right, part.ann_right]),
+            spikes={site: np.concatenate([n, part.spikes[site]]) for site, n in self.spikes.items()},
+            seconds=np.concatenate([self.seconds, part.seconds]),
+        )
+
+    def first(self, n: int) -> Result:
+        """Return the same run on its first n images alone; errors, where their images are among them."""
+        if n >= self.images:
+            return self
+        return replace(
+            self,
+            right=self.right[:n],
+            ann_right=self.ann_right[:n],
+            spikes={site: each[:n] for site, each in self.spikes.items()},
+            seconds=self.seconds[:n],
+            sites=self.sites if self.error_images <= n else {},
+            error_images=self.error_images if self.error_images <= n else 0,
+        )
+
+    def after(self, T: int) -> Result:
+        """Return the same run ended after T steps: answers only. (Thresholds stay those of the whole run.)"""
+        if T == self.T:
+            return self
+        return Result(
+            T, self.right[:, :T], self.ann_right, labelled=self.labelled, device=self.device, theta=self.theta
+        )
+
+    @property
+    def images(self) -> int:
+        """How many images are known."""
+        return len(self.right)
+
+    @cached_property
+    def hits(self) -> np.ndarray:
+        """How many images are answered rightly after each step, int64 [T]."""
+        return self.right.sum(0)
+
+    @property
+    def ann_hits(self) -> int:
+        """How many images the ANN answers rightly."""
+        return int(self.ann_right.sum())
+
+    @property
+    def wrong(self) -> list[int]:
+        """The images not answered rightly after T steps."""
+        return np.flatnonzero(~self.right[:, -1]).tolist()
 
     @property
     def top1(self) -> np.ndarray:
@@ -98,17 +158,26 @@ class Result:
     def rate(self, site: str) -> float:
         """Mean firing rate of a site, spikes per neuron and step."""
         possible = self.neurons.get(site, 0) * self.images * self.T
-        return self.spikes.get(site, 0) / possible if possible else 0.0
+        return int(self.spikes[site].sum()) / possible if possible else 0.0
 
     @property
     def spikes_per_neuron(self) -> float:
         """Spikes per neuron and image over all sites in T steps."""
         neurons = sum(self.neurons.values()) * self.images
-        return sum(self.spikes.values()) / neurons if neurons else 0.0
+        return sum(int(each.sum()) for each in self.spikes.values()) / neurons if neurons else 0.0
 
     def silent(self) -> list[str]:
         """Return the sites in which no neuron fired on any image."""
-        return [site for site, count in self.spikes.items() if count == 0]
+        return [site for site, each in self.spikes.items() if self.images and not each.any()]
+
+
+def alike(results: Sequence[Result]) -> list[Result]:
+    """Return results that can stand in one chart: each on the same first images, as many as all of them know.
+
+    Runs that have not begun stay empty and do not count.
+    """
+    n = min((result.images for result in results if result.images), default=0)
+    return [result.first(n) for result in results]
 
 
 def wilson(hits: np.ndarray, n: int, z: float = 1.959964) -> tuple[np.ndarray, np.ndarray]:

@@ -94,7 +94,7 @@ TABLE = (
         "Share of activations (zeros included) that lie below the threshold, in percent.",
         50.0,
         100.0,
-        0.1,
+        0.01,
     ),
     Field(
         "per", "Thresholds", "site", "One threshold for the whole layer, or one for each of its channels.", options=PER

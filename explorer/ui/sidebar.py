@@ -97,7 +97,7 @@ def _thresholds() -> None:
     widgets.select("rule")
     rule = st.session_state[state.key("rule")]
     if rule == "percentile":
-        widgets.slider("p")
+        widgets.decimal("p")
     if rule != "clip":
         widgets.select("per")
     widgets.slider("scale")

@@ -28,6 +28,12 @@ def number(name: str, high: int | None = None, at: Any = st) -> Any:
     return at.number_input(field.label, low, high, disabled=high <= low, **_common(name))
 
 
+def decimal(name: str, at: Any = st) -> Any:
+    """Draw a number that is typed as exactly as it is meant, or stepped by buttons."""
+    field = BY_NAME[name]
+    return at.number_input(field.label, field.low, field.high, step=field.step, format="%.6g", **_common(name))
+
+
 def toggle(name: str, at: Any = st) -> bool:
     """Draw a field that is on or off."""
     return at.toggle(BY_NAME[name].label, **_common(name))
