@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from explorer.ui import link
-from explorer.ui.scene import Display, Scene
-from explorer.ui.script import script
-from explorer.ui.settings import Settings
-from explorer.ui.tables import curve_csv
+from explorer.study import link
+from explorer.study.scene import Display, Scene
+from explorer.study.script import script
+from explorer.study.settings import Settings
+from explorer.study.tables import curve_csv
 from tests.app_help import ROOT, SMALL, chart, errors, metric, open_app, settle, values
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from explorer.study.scene import Display, Scene
 from explorer.ui import cache
-from explorer.ui.scene import Display, Scene
 from tests.app_help import SMALL, open_app, settle
 
 YOURS = replace(SMALL, T=4, images=32, v_init=0.4)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from explorer.plots import rates
+from explorer.study.scene import Scene
 from explorer.ui import tour
-from explorer.ui.scene import Scene
 from tests.app_help import ROOT, SMALL, chart, metric, open_app, settle, values
 
 
@@ -88,7 +88,7 @@ def test_error_parts_add_up_and_controls_act():
 
 
 def test_the_channels_of_a_layer_make_up_its_errors():
-    from explorer.ui import measure
+    from explorer.study import measure
 
     at = settle(open_app(page="rates_and_errors"))
     layer = at.selectbox(key="set_layer").value

@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from explorer.ui import cache, keys, uploads
-from explorer.ui.results import Result
-from explorer.ui.script import Line, script
-from explorer.ui.settings import Settings
-from explorer.ui.shelf import Shelf
+from explorer.study import keys, uploads
+from explorer.study.results import Result
+from explorer.study.script import Line, script
+from explorer.study.settings import Settings
+from explorer.study.shelf import Shelf
+from explorer.ui import cache
 from explorer.zoo.data import embedded
 from explorer.zoo.registry import load
 from tests.app_help import ROOT, SMALL, chart, errors, metric, open_app, settle, values

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explorer.plots import accuracy, theme
+from explorer.study.results import Result, SiteSums, alike, wilson
+from explorer.study.runner import Runner
+from explorer.study.settings import Settings
 from explorer.ui import explorer_parts
-from explorer.ui.results import Result, SiteSums, alike, wilson
-from explorer.ui.runner import Runner
-from explorer.ui.settings import Settings
 
 AVAILABLE = 70
 SITES = ("a", "b")
@@ -144,7 +144,7 @@ def test_every_visitor_sees_exactly_his_first_images(actions, sizes):
 
 
 def test_a_shorter_run_is_the_beginning_of_a_longer_one_where_thresholds_do_not_depend_on_time():
-    from explorer.ui.measure import Engine
+    from explorer.study.measure import Engine
 
     engine = Engine()
     never = lambda: False  # noqa: E731
@@ -154,7 +154,7 @@ def test_a_shorter_run_is_the_beginning_of_a_longer_one_where_thresholds_do_not_
 
 
 def test_what_is_measured_does_not_depend_on_how_it_was_cut():
-    from explorer.ui.measure import Engine
+    from explorer.study.measure import Engine
 
     engine, never = Engine(), lambda: False
     recipe = Settings(T=4, start="uniform", seed=3)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from explorer.ui.results import Result
-from explorer.ui.runner import KEEP, SILENCE, Runner
-from explorer.ui.settings import Settings
+from explorer.study.results import Result
+from explorer.study.runner import KEEP, SILENCE, Runner
+from explorer.study.settings import Settings
 
 
 class Still(Runner):
@@ -86,7 +86,7 @@ def test_a_failed_run_is_tried_again_only_when_asked_for_anew(runner):
 
 def test_who_is_silent_has_left(runner, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("explorer.ui.runner.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("explorer.study.runner.time.monotonic", lambda: now[0])
     theirs = runner.want("other", [Settings(T=8)])[0]
     now[0] = SILENCE - 1
     runner.want("me", [Settings(T=16)])
@@ -139,7 +139,7 @@ def turn(runner, instrument):
 @pytest.mark.parametrize("cells", [1, 20])
 def test_a_first_point_is_not_kept_waiting_by_much_work_of_others(runner, monkeypatch, cells, others):
     instrument = Clockwork()
-    monkeypatch.setattr("explorer.ui.runner.time.monotonic", lambda: instrument.now)
+    monkeypatch.setattr("explorer.study.runner.time.monotonic", lambda: instrument.now)
     for i in range(others):
         runner.want(f"other {i}", [Settings(images=2000, seed=100 * i + k) for k in range(cells)])
     for _ in range(3 * others):

@@ -8,12 +8,13 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import accuracy, theme
-from explorer.ui import cache, explorer_parts, frame, keys, state, widgets
+from explorer.study import keys
+from explorer.study.results import Result, alike
+from explorer.study.runner import Job
+from explorer.study.scene import ABLATIONS
+from explorer.study.settings import Settings
+from explorer.ui import cache, explorer_parts, frame, state, widgets
 from explorer.ui.components import chart
-from explorer.ui.results import Result, alike
-from explorer.ui.runner import Job
-from explorer.ui.scene import ABLATIONS
-from explorer.ui.settings import Settings
 
 V_INITS = [round(0.1 * i, 1) for i in range(11)]
 PERCENTILES = [95.0, 97.0, 98.0, 99.0, 99.5, 99.9, 100.0]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from explorer.ui import library
-from explorer.ui.library import (  # noqa: F401 (what pages and windows need of it)
+from explorer.study import library
+from explorer.study.library import (  # noqa: F401 (what pages and windows need of it)
     Loaded,
     fitting_rule,
     gone,
@@ -23,15 +23,15 @@ from explorer.ui.library import (  # noqa: F401 (what pages and windows need of 
     source,
     store,
 )
-from explorer.ui.memo import kept
-from explorer.ui.runner import Instrument, Runner
-from explorer.ui.settings import Settings
+from explorer.study.memo import kept
+from explorer.study.runner import Instrument, Runner
+from explorer.study.settings import Settings
 
 
 @st.cache_data(max_entries=1, ttl=60, show_spinner=False)
 def names() -> list[str]:
     """Return the networks that can be chosen, by name (read from the model cards: no torch needed)."""
-    from explorer.ui import catalogue
+    from explorer.study import catalogue
 
     return catalogue.names()
 
@@ -42,7 +42,7 @@ def images(network: str, name: str, n: int = 1) -> Any:
 
 
 def _engine() -> Instrument:
-    from explorer.ui.measure import Engine
+    from explorer.study.measure import Engine
 
     return Engine()
 
@@ -63,7 +63,7 @@ def moved_on() -> bool:
 @kept(64)
 def look(settings: Settings, stop: Any = None) -> Any:
     """Return one image seen closely; the neuron does not matter."""
-    from explorer.ui import measure
+    from explorer.study import measure
 
     with runner().look():
         return measure.look(settings, stop)
@@ -73,7 +73,7 @@ def look(settings: Settings, stop: Any = None) -> Any:
 def trace(settings: Settings, name: str, neuron: int) -> Any:
     """Return one neuron's membrane trace, ready to draw."""
     from explorer.plots.membrane import Trace
-    from explorer.ui import measure
+    from explorer.study import measure
 
     with runner().look():
         got = measure.trace(settings, neuron)
@@ -84,7 +84,7 @@ def trace(settings: Settings, name: str, neuron: int) -> Any:
 @kept(24)
 def rasters(settings: Settings, neurons: int = 200) -> Any:
     """Return spike rasters of every site on the chosen image."""
-    from explorer.ui import measure
+    from explorer.study import measure
 
     with runner().look():
         return measure.rasters(settings, neurons, moved_on)
@@ -93,7 +93,7 @@ def rasters(settings: Settings, neurons: int = 200) -> Any:
 @kept(64)
 def channel(settings: Settings) -> Any:
     """Return the errors of one channel, neuron by neuron; image, row and column do not matter."""
-    from explorer.ui import measure
+    from explorer.study import measure
 
     with runner().look():
         return measure.channel(settings, moved_on)
@@ -102,7 +102,7 @@ def channel(settings: Settings) -> Any:
 @kept(256)
 def additions(settings: Settings) -> Any:
     """Return the operations of the first images; settings without image and neuron."""
-    from explorer.ui import measure
+    from explorer.study import measure
 
     with runner().look():
         return measure.additions(settings, moved_on)
@@ -111,6 +111,6 @@ def additions(settings: Settings) -> Any:
 @kept(8)
 def macs(network: str) -> Any:
     """Return multiply-accumulates per image by site."""
-    from explorer.ui import measure
+    from explorer.study import measure
 
     return measure.macs(network)

@@ -12,8 +12,9 @@ from typing import Any
 
 import streamlit as st
 
-from explorer.ui import cache, frame, keys, state, uploads
-from explorer.ui.settings import Settings
+from explorer.study import keys, uploads
+from explorer.study.settings import Settings
+from explorer.ui import cache, frame, state
 
 OPEN, PENDING = "dialog", "pending"
 MINE = {"network": "own_networks", "source": "own_pictures"}

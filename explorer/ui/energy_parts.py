@@ -8,11 +8,11 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import accuracy, rates, theme
+from explorer.study.results import alike
+from explorer.study.runner import Job
+from explorer.study.settings import Settings
 from explorer.ui import cache, frame
 from explorer.ui.components import chart
-from explorer.ui.results import alike
-from explorer.ui.runner import Job
-from explorer.ui.settings import Settings
 
 MAC_PJ, ADD_PJ = 4.6, 0.9
 

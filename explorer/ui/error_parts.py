@@ -8,11 +8,11 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import accuracy, rates, theme
+from explorer.study.results import EDGES_A, EDGES_V, PARTS, rate_edges
+from explorer.study.runner import Job
 from explorer.ui import cache, frame, state, widgets
 from explorer.ui.components import chart, equaliser
 from explorer.ui.explorer_parts import _effective, histogram, latest, staircase_start
-from explorer.ui.results import EDGES_A, EDGES_V, PARTS, rate_edges
-from explorer.ui.runner import Job
 
 
 def equalisers(view: frame.View) -> None:

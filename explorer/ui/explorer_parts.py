@@ -10,12 +10,13 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import accuracy, membrane, rates, theme
-from explorer.ui import cache, exports, frame, keys, state, widgets
+from explorer.study import keys
+from explorer.study.results import EDGES_A, Result, alike, rate_edges, wilson
+from explorer.study.runner import Job
+from explorer.study.script import Line
+from explorer.study.settings import SCALE_RANGE, V_INIT_RANGE, Settings, with_start
+from explorer.ui import cache, exports, frame, state, widgets
 from explorer.ui.components import chart
-from explorer.ui.results import EDGES_A, Result, alike, rate_edges, wilson
-from explorer.ui.runner import Job
-from explorer.ui.script import Line
-from explorer.ui.settings import SCALE_RANGE, V_INIT_RANGE, Settings, with_start
 
 
 def picture(pixels: np.ndarray, width: int = 150) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from explorer.ui.script import Line, script
-from explorer.ui.settings import Settings
-from explorer.ui.tables import curve_csv, settings_json
+from explorer.study.script import Line, script
+from explorer.study.settings import Settings
+from explorer.study.tables import curve_csv, settings_json
 
 SHOWN = "shown"
 

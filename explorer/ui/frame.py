@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from explorer.ui import cache, keys, state
+from explorer.study import keys
+from explorer.study.settings import Settings
+from explorer.ui import cache, state
 from explorer.ui.components import preload
-from explorer.ui.settings import Settings
 
 if TYPE_CHECKING:
-    from explorer.ui.results import Result
-    from explorer.ui.runner import Job
+    from explorer.study.results import Result
+    from explorer.study.runner import Job
 
 LAYOUT = Path(__file__).with_name("layout.css")
 OWNER, PLACED = "owner", "placed"

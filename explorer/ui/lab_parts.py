@@ -8,10 +8,11 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import membrane, rates, theme
-from explorer.ui import cache, frame, keys, state, widgets
+from explorer.study import keys
+from explorer.study.settings import Settings
+from explorer.ui import cache, frame, state, widgets
 from explorer.ui.components import chart, player
 from explorer.ui.explorer_parts import picture, place, references
-from explorer.ui.settings import Settings
 
 THUMBNAILS, LOOKED_THROUGH = 8, 48
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from explorer.ui import cache, dialogs, keys, link, state, tour, widgets
-from explorer.ui.settings import PRESETS
+from explorer.study import keys, link
+from explorer.study.settings import PRESETS
+from explorer.ui import cache, dialogs, state, tour, widgets
 
 
 def draw() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import streamlit as st
 
+from explorer.study.scene import BY_NAME
 from explorer.ui import state
-from explorer.ui.scene import BY_NAME
 
 
 def _common(name: str) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from explorer.ui import keys
-from explorer.ui.memo import kept
-from explorer.ui.settings import Settings
-from explorer.ui.shelf import Shelf
+from explorer.study import keys
+from explorer.study.memo import kept
+from explorer.study.settings import Settings
+from explorer.study.shelf import Shelf
 
 STORE_BYTES = 600 * 2**20
 CALIBRATION_IMAGES = 256
@@ -64,7 +64,7 @@ def fitting_rule(rule: str, name: str) -> str:
 
     Another rule than percentile and clip was chosen on purpose and stays.
     """
-    from explorer.ui import catalogue
+    from explorer.study import catalogue
 
     if rule not in ("percentile", "clip"):
         return rule
@@ -192,7 +192,7 @@ def calibration_recipe(settings: Settings) -> Settings:
 def calibration(network: str, name: str, recipe: Settings) -> Any:
     """Return the thresholds of a rule, found on calibration images (256 of them) of an image source."""
     from explorer import engine
-    from explorer.ui.recipes import calibration_spec
+    from explorer.study.recipes import calibration_spec
     from explorer.zoo import data
     from explorer.zoo.images import normalise
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from explorer.ui import keys
+from explorer.study import keys
 
 RULES = {
     "percentile": "Percentile of the activations",

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from explorer.engine.errors import Cancelled, ExplorerError
-from explorer.ui.case import recipe
-from explorer.ui.recipes import ERROR_IMAGES, FIRST, SLICE
-from explorer.ui.results import Result, SiteSums
-from explorer.ui.settings import Settings
+from explorer.study.case import recipe
+from explorer.study.recipes import ERROR_IMAGES, FIRST, SLICE
+from explorer.study.results import Result, SiteSums
+from explorer.study.settings import Settings
 
 KEEP = 300
 KEEP_BYTES = 256 * 2**20

@@ -16,11 +16,11 @@ import torch
 from explorer import engine
 from explorer.engine import analysis, synapses
 from explorer.engine.errors import DataError
-from explorer.ui import library
-from explorer.ui.case import case
-from explorer.ui.recipes import ERROR_IMAGES, simulation_spec
-from explorer.ui.results import EDGES_A, EDGES_V, PARTS, Result, SiteSums, rate_edges
-from explorer.ui.settings import Settings
+from explorer.study import library
+from explorer.study.case import case
+from explorer.study.recipes import ERROR_IMAGES, simulation_spec
+from explorer.study.results import EDGES_A, EDGES_V, PARTS, Result, SiteSums, rate_edges
+from explorer.study.settings import Settings
 
 Stop = Callable[[], bool] | None
 PATIENCE = 0.6  # seconds after which a slice hands over what it has, so that others have their turn

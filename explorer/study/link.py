@@ -12,7 +12,7 @@ import zlib
 from dataclasses import replace
 from typing import Any
 
-from explorer.ui.scene import Scene, pack, unpack
+from explorer.study.scene import Scene, pack, unpack
 
 PARAMETER, HIDE = "view", "hide"
 GROUPS = {

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from explorer.ui import cache, keys
+from explorer.study import keys, library
 
 if TYPE_CHECKING:
     from explorer.zoo.cards import Card
@@ -23,7 +23,7 @@ PICTURE_MIB, PICTURES_MIB, PICTURES_MAX = 20, 64, 200
 
 def read_network(
     file: str, content: bytes, source: NetworkSource, preset: str, tell: Callable[[str], None]
-) -> cache.Loaded:
+) -> library.Loaded:
     """Return the network of an architecture (source.network) with uploaded weights, traced.
 
     What source leaves open comes from the preset. tell hears, in words, what is being done. The network may hold calls
@@ -55,15 +55,15 @@ def read_network(
         classes=card.classes,
         resize=card.resize,
     )
-    return cache.Loaded(network, card, told)
+    return library.Loaded(network, card, told)
 
 
-def keep_network(loaded: cache.Loaded, content: bytes) -> str:
+def keep_network(loaded: library.Loaded, content: bytes) -> str:
     """Keep an uploaded network for all pages; return its key."""
     source = loaded.source
     label = f"{source.weights} ({source.network.removeprefix('torchvision:')})"
     key = keys.make(label, content, repr(source).encode())
-    cache.own_networks().put(key, loaded, 4 * loaded.card.parameters)
+    library.own_networks().put(key, loaded, 4 * loaded.card.parameters)
     return key
 
 
@@ -92,5 +92,5 @@ def keep_pictures(files: Sequence[tuple[str, bytes]], card: Card) -> str:
     load_images(pictures, card)
     label = names[0] if len(names) == 1 else f"{len(names)} pictures"
     key = keys.make(label, *(part for name, content in pictures.files for part in (name.encode(), content)))
-    cache.own_pictures().put(key, pictures, sum(sizes))
+    library.own_pictures().put(key, pictures, sum(sizes))
     return key

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
 
-from explorer.ui.settings import TABLE, Field, Settings, changes, clamp, from_table
+from explorer.study.settings import TABLE, Field, Settings, changes, clamp, from_table
 
 MAX_PINS = 4
 ABLATIONS = {

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from explorer.ui import library
-from explorer.ui.library import Pictures
-from explorer.ui.memo import kept
-from explorer.ui.recipes import conversion_spec, simulation_spec
-from explorer.ui.settings import Settings
+from explorer.study import library
+from explorer.study.library import Pictures
+from explorer.study.memo import kept
+from explorer.study.recipes import conversion_spec, simulation_spec
+from explorer.study.settings import Settings
 
 
 def recipe(settings: Settings) -> Settings:

@@ -18,7 +18,7 @@ from explorer.engine.specs import (
     TrainedClip,
     UniformStart,
 )
-from explorer.ui.settings import Settings
+from explorer.study.settings import Settings
 
 FIRST, SLICE = 16, 64  # images; a slice that takes long is cut at the end of a chunk
 ERROR_IMAGES = 16  # millions of neurons in all: enough for shares of a per cent

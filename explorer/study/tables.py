@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from explorer.ui.results import Result, wilson
-from explorer.ui.settings import Settings
+from explorer.study.results import Result, wilson
+from explorer.study.settings import Settings
 
 
 def curve_csv(results: Mapping[str, Result]) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from explorer.ui import keys, library
-from explorer.ui.recipes import calibration_spec, conversion_spec
-from explorer.ui.results import Result
-from explorer.ui.settings import Settings
+from explorer.study import keys, library
+from explorer.study.recipes import calibration_spec, conversion_spec
+from explorer.study.results import Result
+from explorer.study.settings import Settings
 
 PICTURES = "pictures"
 HEAD = '''"""Make again: {title}.
@@ -28,8 +28,8 @@ sys.path.append(str(Path.cwd()))
 
 from explorer.engine import *  # noqa: E402, F403
 from explorer.engine import calibrate, convert, trace  # noqa: E402
-from explorer.ui.measure import score  # noqa: E402
-from explorer.ui.tables import curve_csv  # noqa: E402
+from explorer.study.measure import score  # noqa: E402
+from explorer.study.tables import curve_csv  # noqa: E402
 from explorer.zoo.data import calibration_source, data_source, load_images  # noqa: E402
 from explorer.zoo.images import normalise  # noqa: E402
 from explorer.zoo.own import NetworkSource, open_network  # noqa: E402
