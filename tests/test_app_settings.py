@@ -6,9 +6,9 @@ import zlib
 
 import pytest
 
-from explorer.ui import keys, link
-from explorer.ui.scene import FIELDS, Display, Scene
-from explorer.ui.settings import PRESETS, Settings, changes, clamp, with_start
+from explorer.study import keys, link
+from explorer.study.scene import FIELDS, Display, Scene
+from explorer.study.settings import PRESETS, Settings, changes, clamp, with_start
 
 
 def packed(content):

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from explorer import limits
-from explorer.ui import keys, link, state
-from explorer.ui.scene import Scene
-from explorer.ui.settings import Settings
+from explorer.study import keys, link
+from explorer.study.scene import Scene
+from explorer.study.settings import Settings
+from explorer.ui import state
 from tests.app_help import SMALL, open_app, settle
 from tests.pictures import class_folders
 

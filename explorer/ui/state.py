@@ -11,9 +11,10 @@ from typing import Any
 
 import streamlit as st
 
-from explorer.ui import cache, link
-from explorer.ui.scene import DISPLAY, FIELDS, MAX_PINS, Display, Scene, clamp_display, differences
-from explorer.ui.settings import TABLE, Settings, clamp, clamp_sites
+from explorer.study import link
+from explorer.study.scene import DISPLAY, FIELDS, MAX_PINS, Display, Scene, clamp_display, differences
+from explorer.study.settings import TABLE, Settings, clamp, clamp_sites
+from explorer.ui import cache
 
 HISTORY = 50
 PARAGRAPH, MESSAGES = "\n\n", 2  # how messages are joined, and how many old ones stay beside a new one

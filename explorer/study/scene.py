@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
 
-from explorer.ui.settings import TABLE, Field, Settings, changes, clamp, from_table
+from explorer.study.settings import TABLE, Field, Settings, changes, clamp, from_table
 
 MAX_PINS = 4
 ABLATIONS = {
@@ -60,7 +60,7 @@ DISPLAY = (
         "ablation",
         "Ablation",
         "none",
-        "Runs many settings one after another on up to 64 images, refined live.",
+        "Runs many settings side by side on your evaluation images, refined live.",
         options=ABLATIONS,
     ),
     Field("log_axis", "Logarithmic T axis", True, "Shows the first steps as wide as the many last ones."),
