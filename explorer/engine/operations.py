@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from explorer.engine.clip import TrainableClip
+from explorer.engine.qcfs import QuantisedClip
 
 # An affine map runs on every step's input as it stands: its mean over time is the map of the mean.
 AFFINE = frozenset(
@@ -128,6 +129,7 @@ _MODULES: dict[type[nn.Module], str] = {
     nn.ReLU6: "relu6",
     nn.Hardtanh: "hardtanh",
     TrainableClip: "trainable_clip",
+    QuantisedClip: "quantised_clip",
     nn.Conv1d: "conv1d",
     nn.Conv2d: "conv2d",
     nn.ConvTranspose2d: "conv_transpose2d",
@@ -174,14 +176,15 @@ def canonical_name(node: fx.Node, modules: dict[str, nn.Module]) -> str:
 def rectifier_cap(node: fx.Node, name: str, modules: dict[str, nn.Module]) -> tuple[bool, float | None]:
     """Tell whether a call rectifies, and at which upper bound (None: without one).
 
-    ReLU, ReLU6, Hardtanh(0, c), clamp(min=0) with or without a maximum, and the trainable clip are rectifiers.
+    ReLU, ReLU6, Hardtanh(0, c), clamp(min=0) with or without a maximum, and the trainable clip, plain or quantised, are
+    rectifiers.
     """
     if name == "relu":
         return True, None
     if name == "relu6":
         return True, 6.0
     module = modules.get(str(node.target)) if node.op == "call_module" else None
-    if isinstance(module, TrainableClip):
+    if isinstance(module, TrainableClip | QuantisedClip):
         return True, float(module.theta.detach())
     if isinstance(module, nn.Hardtanh):
         return module.min_val == 0 and module.max_val > 0, float(module.max_val)
