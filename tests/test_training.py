@@ -159,8 +159,10 @@ def test_the_teacher_is_asked_once_about_both_sides(assets, tmp_path):
     teacher = Teacher(Distillation("plain"), assets, tmp_path / "kept", said.append)
     scores = teacher.scores(data)
     net, _ = load("plain", assets)
-    for side, images in ((0, data.images), (1, data.images.flip(2))):
-        expected = net(to_input(images, torch.device("cpu")))
+    turns = [placement(10, 0, turn, alternate=True) for turn in (0, 1)]
+    for side in (0, 1):
+        placed = torch.stack([next(turn[i] for turn in turns if turn[i, 2] == side) for i in range(10)])
+        expected = net(to_input(crop(pad(data.images), torch.arange(10), placed), torch.device("cpu")))
         assert torch.allclose(scores[side].float(), expected, atol=0.05 * float(expected.abs().max()))
     assert not torch.equal(scores[0], scores[1])
     assert torch.equal(teacher.scores(data), scores) and len(said) == 1

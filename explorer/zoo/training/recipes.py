@@ -37,8 +37,8 @@ class Distillation:
     """Learn from a better network's scores as well as from the labels. [Hinton2015]
 
     The loss is (1 - share) CE(labels) + share tau^2 KL(teacher/tau || student/tau), tau being the temperature. The
-    teacher, a network in the folder of weights, sees the whole image, mirrored where the student's crop is, so its
-    scores are computed twice an image and kept.
+    teacher, a network in the folder of weights, sees one crop of the image and one of its mirror image, and speaks of
+    every crop as of the one mirrored alike: so its scores are computed twice an image and kept.
     """
 
     teacher: str
@@ -48,7 +48,7 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Muon:
-    """Move convolutions along orthogonalised momentum [Jordan2024]: at a share of the schedule's rate, own decay."""
+    """Move convolutions along orthogonalised momentum [Jordan2024b]: at a share of the schedule's rate, own decay."""
 
     rate_share: float = 0.2
     decay: float = 0.02
@@ -119,8 +119,20 @@ class Recipe:
 
 RECIPES = {
     "resnet20-relu": Recipe("resnet20", "relu", cycles=(Cycle(30, 0.2), Cycle(8, 0.05)), average_ends=2),
-    "resnet20-clip": Recipe(
+    "resnet20-clip-first": Recipe(
         "resnet20", "clip", cycles=(Cycle(36, 0.1), Cycle(8, 0.05)), start_from="resnet20-relu", average_ends=2
+    ),
+    "resnet20-clip": Recipe(
+        "resnet20",
+        "clip",
+        cycles=(Cycle(8, 0.05, theta_decay=2e-3),),
+        batch=256,
+        warmup=0.1,
+        fall="linear",
+        distillation=Distillation("vgg16-clip"),
+        alternate=True,
+        held_out=5_000,
+        start_from="resnet20-clip-first",
     ),
     "resnet20-qcfs": Recipe(
         "resnet20",

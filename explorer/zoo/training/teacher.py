@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from explorer.engine.errors import SpecError
 from explorer.zoo.registry import load
-from explorer.zoo.training.batches import to_input
+from explorer.zoo.training.batches import crop, pad, placement, to_input
 from explorer.zoo.training.data import Images
 from explorer.zoo.training.files import save
 from explorer.zoo.training.recipes import Distillation
@@ -29,7 +29,7 @@ class Teacher:
         self.say = say
 
     def scores(self, data: Images) -> Tensor:
-        """Return the scores of all images, float16 [2, N, K]: as they are, and mirrored.
+        """Return the scores of one crop of every image, float16 [2, N, K]: as it is, and mirrored.
 
         Raises:
             SpecError: it knows another number of classes.
@@ -44,7 +44,10 @@ class Teacher:
         if not path.exists():
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             net = net.to(device).to(memory_format=torch.channels_last)
-            save(path, torch.stack([score(net, images, device) for images in (data.images, data.images.flip(2))]))
+            padded = pad(data.images)
+            turns = [placement(len(padded), 0, turn, alternate=True) for turn in (0, 1)]
+            heard = torch.stack([score(net, padded, placed, device) for placed in turns])
+            save(path, by_side(heard, turns[0][:, 2]))
             self.say(f"teacher {card.name}: scores kept in {path}")
         kept: Tensor = torch.load(path, weights_only=True)
         return kept
@@ -63,11 +66,17 @@ class Teacher:
 
 
 @torch.no_grad()
-def score(net: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """Return a network's scores of images uint8 [N, H, W, 3], computed in bfloat16: float16 [N, K] on the CPU."""
+def score(net: nn.Module, padded: Tensor, placed: Tensor, device: torch.device) -> Tensor:
+    """Return a network's scores of all images at their places, computed in bfloat16: float16 [N, K] on the CPU."""
     net.eval()
     parts = []
-    for part in images.split(BATCH):
+    for index in torch.arange(len(padded)).split(BATCH):
         with torch.autocast(device.type, torch.bfloat16):
-            parts.append(net(to_input(part, device)).half().cpu())
+            parts.append(net(to_input(crop(padded, index, placed[index]), device)).half().cpu())
     return torch.cat(parts)
+
+
+def by_side(scores: Tensor, mirrored: Tensor) -> Tensor:
+    """Sort scores [2, N, K] of two turns, in the first of which the images `mirrored` [N] were so, by the side seen."""
+    every = torch.arange(scores.shape[1])
+    return torch.stack([scores[mirrored, every], scores[1 - mirrored, every]])
