@@ -10,10 +10,10 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "engine": {"engine"},
     "plots": {"plots", "engine"},
-    "zoo": {"zoo", "engine"},
-    "study": {"study", "zoo", "engine"},
-    "cli": {"cli", "study", "zoo", "engine"},
-    "ui": {"ui", "study", "plots", "zoo", "engine"},
+    "zoo": {"zoo", "engine", "limits"},
+    "study": {"study", "zoo", "engine", "limits"},
+    "cli": {"cli", "study", "zoo", "engine", "limits"},
+    "ui": {"ui", "study", "plots", "zoo", "engine", "limits"},
 }
 FORBIDDEN = {
     "engine": {"streamlit", "plotly", "PIL"},

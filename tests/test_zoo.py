@@ -21,8 +21,8 @@ from explorer.zoo.cifar10 import CLASSES
 from explorer.zoo.data import ASSETS, Embedded, load_images
 from explorer.zoo.images import normalise
 from explorer.zoo.registry import available, load
-from explorer.zoo.train import RECIPES, cut_out
-from explorer.zoo.train import build as build_recipe
+from explorer.zoo.training.recipes import RECIPES
+from explorer.zoo.training.start import build as build_recipe
 
 CARD = Card("net", 32, CIFAR10_MEAN, CIFAR10_STD, CLASSES)
 
@@ -90,7 +90,9 @@ def test_unknown_names_are_answered_with_the_known_ones(assets):
         build("torchvision:resnet17")
 
 
-@pytest.mark.parametrize("name", ["resnet20-relu", "resnet20-clip", "vgg16-relu", "vgg16-clip"])
+@pytest.mark.parametrize(
+    "name", ["resnet20-relu", "resnet20-clip", "resnet20-qcfs", "vgg16-relu", "vgg16-clip", "vgg16-qcfs"]
+)
 def test_every_architecture_of_ours_maps_images_to_scores(name):
     assert name in architectures()
     assert build(name, classes=7).eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
@@ -122,15 +124,6 @@ def test_shipped_networks_do_what_their_cards_say(card):
     error = np.sqrt(card.top1 * (1 - card.top1) / len(images))
     assert abs(hits.mean() - card.top1) < 4 * error
     assert sum(p.numel() for p in net.parameters()) == card.parameters
-
-
-def test_cutout_greys_one_square_of_each_image():
-    x = cut_out(torch.ones(200, 3, 32, 32), 12, torch.Generator().manual_seed(0))
-    grey = x == 0
-    assert torch.equal(grey[:, 0], grey[:, 2])
-    rows, columns = grey[:, 0].any(2).sum(1), grey[:, 0].any(1).sum(1)
-    assert torch.equal(grey[:, 0].sum((1, 2)), rows * columns)
-    assert rows.min() == columns.min() == 6 and rows.max() == columns.max() == 12  # cut off where it leaves the image
 
 
 def test_all_assets_together_are_small():

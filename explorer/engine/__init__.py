@@ -14,6 +14,7 @@ from explorer.engine.errors import (
     UnsupportedLayerError,
 )
 from explorer.engine.graph import Network, Site, Unsupported
+from explorer.engine.qcfs import QuantisedClip
 from explorer.engine.simulation.result import Simulation
 from explorer.engine.simulation.simulate import simulate, simulate_chunks
 from explorer.engine.simulation.store import SpikeStore
@@ -54,6 +55,7 @@ __all__ = [
     "MinSquaredError",
     "Network",
     "Percentile",
+    "QuantisedClip",
     "Record",
     "Simulation",
     "SimulationSpec",

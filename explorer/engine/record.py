@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from explorer.engine.clip import TrainableClip
 from explorer.engine.errors import TraceError, UnsupportedLayerError
 from explorer.engine.operations import words
+from explorer.engine.qcfs import QuantisedClip
 
 # What gives a Python value, or memory, that the image decides.
 READS_VALUES = words(
@@ -384,7 +385,7 @@ def is_layer(module: nn.Module) -> bool:
     Whatever has its weights made anew in every call (parametrized, pruned, normalised) is looked into: there they are
     constants.
     """
-    if isinstance(module, TrainableClip):
+    if isinstance(module, TrainableClip | QuantisedClip):
         return True
     if not type(module).__module__.startswith(("torch.nn", "torch.ao.nn")):
         return False

@@ -15,9 +15,9 @@ def names() -> list[str]:
 
 
 def trained_clip(name: str) -> bool:
-    """Tell whether a shipped network was trained with a clip, whose bounds then are its best thresholds."""
+    """Tell whether a shipped network was trained with bounds (OPI, QCFS), which then are its best thresholds."""
     try:
         card = json.loads((ASSETS / f"{name}.json").read_text(encoding="utf-8"))
-        return card["recipe"]["activation"] == "clip"
+        return card["recipe"]["activation"] in ("clip", "qcfs")
     except (OSError, ValueError, KeyError, TypeError):
         return False  # a damaged card is explained when the network is loaded

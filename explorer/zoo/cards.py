@@ -109,10 +109,20 @@ def verify(path: Path, expected: str) -> None:
         )
 
 
-def write_network(folder: Path, name: str, net: nn.Module, recipe: dict[str, Any], top1: float) -> Path:
-    """Save a CIFAR-10 network's state dict and its card; return the path of the weights.
+def write_network(
+    folder: Path,
+    name: str,
+    net: nn.Module,
+    recipe: dict[str, Any],
+    top1: float,
+    top1_images: int = 10_000,
+    dataset: str = "CIFAR-10",
+    classes: tuple[str, ...] | None = None,
+) -> Path:
+    """Save a CIFAR network's state dict and its card; return the path of the weights.
 
-    recipe is written as it is; `weights` in it names the stored type. top1 is a measured share, 0..1.
+    recipe is written as it is; `weights` in it names the stored type. top1 is a measured share, 0..1, of so many
+    images. classes are written where the data set's name does not say them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
@@ -124,13 +134,14 @@ def write_network(folder: Path, name: str, net: nn.Module, recipe: dict[str, Any
     save_file(state, path)
     card = {
         "name": name,
-        "dataset": "CIFAR-10",
+        "dataset": dataset,
+        **({} if dataset in DATASET_CLASSES else {"classes": classes}),
         "input_size": 32,
         "mean": CIFAR10_MEAN,
         "std": CIFAR10_STD,
         "parameters": sum(p.numel() for p in net.parameters()),
         "top1": round(top1, 4),
-        "top1_images": 10_000,
+        "top1_images": top1_images,
         "recipe": recipe,
         "sha256": sha256(path),
     }
