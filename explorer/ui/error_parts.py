@@ -12,7 +12,7 @@ from explorer.study.results import EDGES_A, EDGES_V, PARTS, rate_edges
 from explorer.study.runner import Job
 from explorer.ui import cache, frame, state, widgets
 from explorer.ui.components import chart, equaliser
-from explorer.ui.explorer_parts import _effective, histogram, latest, staircase_start
+from explorer.ui.explorer_parts import effective, histogram, latest, staircase_start
 
 
 def equalisers(view: frame.View) -> None:
@@ -30,7 +30,7 @@ def equalisers(view: frame.View) -> None:
             entry[index] = round(value, 2)
             state.change(sites=now.with_site(site, entry[0], entry[1]).sites, layer=site)
 
-        values = [_effective(settings, name)[index] for name in names]
+        values = [effective(settings, name)[index] for name in names]
         with st.expander(title, expanded=what == "scale", icon=":material/equalizer:"):
             equaliser(
                 names,

@@ -237,12 +237,12 @@ def layers(view: frame.View, asked: Runs) -> None:
     settings, result = view.settings, asked.ask()[0].result
     st.subheader("Thresholds and potentials, layer by layer")
     names, known = list(view.look.shapes), result.sites
-    calibrated = [float(np.mean(view.look.theta[name])) / (_effective(settings, name)[0]) for name in names]
+    calibrated = [float(np.mean(view.look.theta[name])) / (effective(settings, name)[0]) for name in names]
     table = pd.DataFrame(
         {
             "layer": names,
             "threshold": calibrated,
-            "scale": [_effective(settings, name)[0] for name in names],
+            "scale": [effective(settings, name)[0] for name in names],
             "v_init": [
                 settings.site(name)[1] if settings.site(name)[1] is not None else settings.v_init for name in names
             ],
@@ -285,7 +285,7 @@ def staircase_start(settings: Settings) -> float | None:
     return settings.v_init if v_init is None and settings.start == "constant" else v_init
 
 
-def _effective(settings: Settings, name: str) -> tuple[float, float]:
+def effective(settings: Settings, name: str) -> tuple[float, float]:
     scale, v_init = settings.site(name)
     return (settings.scale if scale is None else scale), (settings.v_init if v_init is None else v_init)
 
