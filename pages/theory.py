@@ -3,6 +3,7 @@
 import numpy as np
 import streamlit as st
 
+from explorer.engine.theory import staircase_counts
 from explorer.plots import theory
 from explorer.plots.membrane import Trace, membrane_figure
 from explorer.study.scene import INPUTS
@@ -38,7 +39,7 @@ sample = theory.inputs(kind, theta, layer)
 mean, square = theory.moments(sample, theta, T, v_init)
 best, unbiased = theory.best_start(sample, theta, T), theory.unbiased_start(sample, theta, T)
 
-n = int(theory.spikes(np.array(x0), theta, T, v_init))
+n = int(staircase_counts(np.array(x0), theta, T, v_init))
 st.latex(
     rf"n = \mathrm{{clip}}\!\left(\left\lfloor \frac{{T x}}{{\theta}} + v_\mathrm{{init}} \right\rfloor, 0, T\right)"
     rf" = \mathrm{{clip}}\!\left(\left\lfloor \frac{{{T} \cdot {x0:.3g}}}{{{theta:.3g}}} + {v_init:.2f} \right\rfloor, 0, {T}\right)"  # noqa: E501

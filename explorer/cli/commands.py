@@ -25,9 +25,9 @@ from explorer.engine import (
     convert,
     trace,
 )
-from explorer.engine.analysis import wilson
 from explorer.engine.calibration import Batches
-from explorer.engine.report import HEAD, conversion_report
+from explorer.engine.graph.report import HEAD, conversion_report
+from explorer.engine.theory import wilson
 from explorer.study.measure import score
 from explorer.study.results import Result
 from explorer.zoo.architectures import architectures

@@ -286,6 +286,7 @@ def staircase_start(settings: Settings) -> float | None:
 
 
 def effective(settings: Settings, name: str) -> tuple[float, float]:
+    """Return the threshold scale and the initial potential in force at a layer."""
     scale, v_init = settings.site(name)
     return (settings.scale if scale is None else scale), (settings.v_init if v_init is None else v_init)
 

@@ -23,10 +23,10 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 
-from explorer.engine.clip import TrainableClip
 from explorer.engine.errors import TraceError, UnsupportedLayerError
-from explorer.engine.operations import words
-from explorer.engine.qcfs import QuantisedClip
+from explorer.engine.graph.clip import TrainableClip
+from explorer.engine.graph.operations import words
+from explorer.engine.graph.qcfs import QuantisedClip
 
 # What gives a Python value, or memory, that the image decides.
 READS_VALUES = words(

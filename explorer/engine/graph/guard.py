@@ -23,7 +23,7 @@ from explorer.engine.compile.plan import plan_for
 from explorer.engine.compile.segment import DX, DY, HEIGHT, ROW, SOURCE, STRIDE, WIDTH, Segment
 from explorer.engine.compile.values import attribute, call
 from explorer.engine.errors import TraceError
-from explorer.engine.graph import Network, Unsupported
+from explorer.engine.graph.network import Network, Unsupported
 
 # float32 sums of thousands of terms are off by some 1e-6 of the largest; whatever looks worse is judged in float64.
 TOLERANCE, TOLERANCE_DOUBLE = 1e-4, 1e-9

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx, nn
 
-from explorer.engine.clip import TrainableClip
 from explorer.engine.errors import TraceError, UnsupportedLayerError
-from explorer.engine.graph import Kind, Network, ReportRow, Site, Unsupported, state_fingerprint
-from explorer.engine.guard import where
-from explorer.engine.join import FEW, FOLDED
-from explorer.engine.operations import (
+from explorer.engine.graph.clip import TrainableClip
+from explorer.engine.graph.guard import where
+from explorer.engine.graph.join import FEW, FOLDED
+from explorer.engine.graph.network import Kind, Network, ReportRow, Site, Unsupported, state_fingerprint
+from explorer.engine.graph.operations import (
     AFFINE,
     FINAL_ONLY,
     MAX_POOL,
@@ -23,7 +23,7 @@ from explorer.engine.operations import (
     canonical_name,
     rectifier_cap,
 )
-from explorer.engine.qcfs import QuantisedClip
+from explorer.engine.graph.qcfs import QuantisedClip
 
 QUOTIENTS = frozenset(["div", "divide", "true_divide"])
 MEND = "Replace it by nn.ReLU (or another layer that converts) and fine-tune, or choose a network from the list."

@@ -8,8 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import fx, nn
 
-from explorer.engine.operations import canonical_name, rectifier_cap
-from explorer.engine.rewrite import pair
+from explorer.engine.graph.operations import canonical_name, rectifier_cap
+from explorer.engine.graph.rewrite import pair
 
 POOL_OPTIONS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 

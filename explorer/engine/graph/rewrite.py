@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from explorer.engine.operations import MAX_POOL, PLAIN_FORMS, canonical_name, rectifier_cap
+from explorer.engine.graph.operations import MAX_POOL, PLAIN_FORMS, canonical_name, rectifier_cap
 
 
 def normalise(module: fx.GraphModule) -> None:

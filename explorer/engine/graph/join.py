@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from explorer.engine.errors import TraceError
-from explorer.engine.record import Recorder
+from explorer.engine.graph.record import Recorder
 
 RESHAPES = frozenset(["view", "reshape", "_unsafe_view"])
 FEW, MANY = 2, 3  # images of the two runs

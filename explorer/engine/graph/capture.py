@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from explorer.engine.errors import ExplorerError, TraceError, UnsupportedLayerError
-from explorer.engine.join import FEW, MANY, join_runs
-from explorer.engine.qcfs import QuantisedClip, without_levels
-from explorer.engine.record import WRAPPERS, Recorder, listening
+from explorer.engine.graph.join import FEW, MANY, join_runs
+from explorer.engine.graph.qcfs import QuantisedClip, without_levels
+from explorer.engine.graph.record import WRAPPERS, Recorder, listening
 
 
 @dataclass(frozen=True, eq=False)
