@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
             f"seed: a whole number from 0, got {args.seed}." if args.seed < 0 else f"seed: at most {SEED_MAX}."
         )
     simulation = SimulationSpec(args.steps, Record(counts=False, v_end=False), device=args.device)
-    spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site)
+    spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site, args.law)
     rule = threshold_rule(args.threshold, args.steps) if args.threshold else None
     source = data_source(args.data)
     if isinstance(source, LoosePictures):
@@ -103,6 +103,7 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
         "calibration_images": len(inputs),
         "threshold_scale": args.threshold_scale,
         "v_init": {"start": type(spec.v_init).__name__, **asdict(spec.v_init)},
+        "law": spec.law,
         "sites": {name: asdict(setting) for name, setting in spec.sites},
         "seed": args.seed,
         "device": args.device,

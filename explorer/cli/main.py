@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from explorer.engine.errors import ExplorerError, readable
+from explorer.engine.neurons import INTEGRATE_AND_FIRE, LAWS
 
 EXAMPLES = """examples:
   python -m explorer networks
@@ -90,6 +91,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     add("--threshold", metavar="RULE", help=f"{RULES} (default: clip if trained with one, else percentile:99.9)")
     add("--threshold-scale", type=float, default=1.0, help="multiplies every threshold (default: %(default)s)")
     add("--v-init", default="0.5", metavar="START", help=f"{STARTS} (default: %(default)s)")
+    add("--law", choices=tuple(LAWS), default=INTEGRATE_AND_FIRE.name, help="the neurons (default: %(default)s)")
     add(
         "--site",
         action="append",

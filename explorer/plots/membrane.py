@@ -57,7 +57,7 @@ def membrane_figure(traces: Sequence[Trace]) -> go.Figure:
             line={"color": colour, "dash": theme.DASHES[i % 4], "width": 2},
             hovertemplate="t = %{x}<br>v = %{y:.4g}<extra>" + trace.name + "</extra>",
         )
-        fired = np.flatnonzero(trace.z)
+        fired, taken_back = np.flatnonzero(trace.z > 0), np.flatnonzero(trace.z < 0)
         figure.add_scatter(
             x=fired + 1,
             y=trace.v_before[fired].astype(np.float32),
@@ -67,6 +67,16 @@ def membrane_figure(traces: Sequence[Trace]) -> go.Figure:
             marker={"color": colour, "symbol": theme.SYMBOLS[i % 4], "size": 9, "line": {"width": 1, "color": "white"}},
             hovertemplate="spike at t = %{x}<br>v before reset = %{y:.4g}<extra></extra>",
         )
+        if taken_back.size:
+            figure.add_scatter(
+                x=taken_back + 1,
+                y=trace.v_before[taken_back].astype(np.float32),
+                mode="markers",
+                name=f"spikes taken back ({len(taken_back)})",
+                showlegend=len(traces) == 1,
+                marker={"color": colour, "symbol": "triangle-down-open", "size": 11, "line": {"width": 2}},
+                hovertemplate="spike −1 at t = %{x}<br>v before reset = %{y:.4g}<extra></extra>",
+            )
     thresholds = sorted({round(trace.theta, 9) for trace in traces})
     for theta in thresholds:
         figure.add_hline(

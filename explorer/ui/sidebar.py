@@ -105,6 +105,7 @@ def _thresholds() -> None:
 
 
 def _potential() -> None:
+    widgets.select("law")
     widgets.select("start")
     widgets.slider("v_init")
     if st.session_state[state.key("start")] != "constant":
