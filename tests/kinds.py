@@ -291,6 +291,9 @@ CONVERTS: dict[str, Callable[[], nn.Module]] = {
     # pools and shapes
     "max pool over the whole map": _net(head=lambda x: F.max_pool2d(x, kernel_size=x.size()[2:]).flatten(1)),
     "maximum over the whole map": _net(head=lambda x: x.amax((2, 3))),
+    "max pool with a border of minus infinity": _net(
+        lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2)
+    ),
     "adaptive max pool to one": _net(head=lambda x: F.adaptive_max_pool2d(x, 1).flatten(1)),
     "everything squeezed": _net(head=lambda x: F.adaptive_avg_pool2d(x, 1).squeeze()),
     "linear over the last axis": _net(nn.Linear(16, 16)),
