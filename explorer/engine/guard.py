@@ -32,7 +32,6 @@ PATH_TOLERANCE = 1e-3
 # Rows of the batch: two inputs and their mean, for one image; between them another image with another input, which is
 # also computed alone. It is neither the first nor the last, so that what takes those shows.
 A, OTHER, B, MEAN = range(4)
-PIXELS = 3  # places along each side of a map where the paths are compared
 
 
 @dataclass(eq=False)
@@ -228,7 +227,8 @@ def _compare_paths(network: Network, segment: Segment, value: fx.Node, kept: dic
 
 
 def _places(size: int) -> np.ndarray:
-    return np.unique(np.linspace(0, size - 1, PIXELS).round().astype(int))
+    """Return where along a side the paths are compared: both ends, what is next to them, and the middle."""
+    return np.unique(np.clip([0, 1, size // 2, size - 2, size - 1], 0, size - 1))
 
 
 def sum_of_taps(segment: Segment, values: dict[str, np.ndarray], y: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -133,7 +133,12 @@ def _mark_site(marks: _Marks, node: fx.Node, cap: float | None) -> None:
 
 def _require_map(marks: _Marks, node: fx.Node) -> None:
     shape = marks.shapes[node.name]
-    if node.meta["tensor_meta"].shape[:1] != (FEW,):
+    value = node.meta["tensor_meta"]
+    if not hasattr(value, "shape"):
+        why = "a max pool that gives indices as well has no rule."
+        marks.unsupported.append(Unsupported(where(node), why, "Leave return_indices out, and unpool by upsampling."))
+        return
+    if value.shape[:1] != (FEW,):
         problem = Unsupported(where(node), *FOLDED.split(". ", 1))
         marks.unsupported.append(replace(problem, why=f"{problem.why}."))
         return
