@@ -448,7 +448,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         _net(lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)),
         "a max pool that gives indices as well has no rule|max_pool2d_with_indices has no|max_unpool2d has no",
     ),
-    "scripted function": (_net(torch.jit.script(_doubled)), "cannot be followed"),
+    "scripted function": (_net(torch.jit.script(_doubled)), "a scripted function .* stands between"),
     "sorted": (_net(lambda x: x.sort(1).values), "sort has no integrate-and-fire counterpart"),
     # images not apart
     "sum over everything": (_net(lambda x: x + x.sum() * 1e-4), "mixes the images of a batch"),
