@@ -157,7 +157,7 @@ def _print_run(result: dict[str, Any], images: ImageSet, snn: SpikingNetwork) ->
         share = result["top1"][T - 1]
         low, high = wilson(round(share * n), n)
         rows.append((str(T), f"{100 * share:.2f}", f"{100 * low:.2f} to {100 * high:.2f}"))
-    _table(("T", "top-1 %", "95 % interval"), rows)
+    table(("T", "top-1 %", "95 % interval"), rows)
     per_step = result["spikes_per_neuron"] / settings["steps"]
     print(f"\n{result['spikes_per_neuron']:.3f} spikes per neuron and image ({per_step:.4f} per step)")
     print(f"{result['seconds']:.1f} s simulated")
@@ -180,7 +180,7 @@ def report(args: argparse.Namespace, on_fetch: Progress | None = None) -> int:
     shape = "x".join(map(str, network.input_shape))
     print(f"{card.name}: input {shape}, {len(card.classes)} classes, {card.parameters:,} parameters\n")
     told = conversion_report(network)
-    _table(HEAD, told.lines)
+    table(HEAD, told.lines)
     print(f"\n{told.summary()}")
     for problem in told.unsupported:
         print(f"does not convert: {problem}")
@@ -198,13 +198,14 @@ def networks(args: argparse.Namespace) -> int:
         (c.name, c.dataset, f"{c.parameters:,}", "-" if c.top1 is None else f"{100 * c.top1:.2f}", f"{c.top1_images:,}")
         for c in cards
     ]
-    _table(("network", "data", "parameters", "top-1 %", "of images"), rows)
+    table(("network", "data", "parameters", "top-1 %", "of images"), rows)
     ours = [name for name in architectures() if ":" not in name]
     print(f"\narchitectures for --weights: {', '.join(ours)}, and torchvision:NAME")
     return 0
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns under a head."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     for row in (head, ["-" * width for width in widths], *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

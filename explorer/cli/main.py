@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   python -m explorer run --network resnet20-relu --images 500 --steps 32 --threshold percentile:99.9 --v-init 0.5
   python -m explorer run --network resnet20-relu --site stages.2.0.act1:scale=0.9,v_init=0.4 --json
   python -m explorer report --network net.py:make --weights net.pt --input-size 32
+  python -m explorer report --errors --steps 16 --images 100
   python -m explorer run --network torchvision:resnet18 --data imagenet/val --images 200
 """
 PROGRESS_WIDTH = 30
@@ -40,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
         description="List what each part of a network becomes. Exit code 1 if something in it does not convert.",
     )
     _network_options(report)
+    report.add_argument("--errors", action="store_true", help="simulate, and name the layers and causes that cost most")
+    _run_options(report)
     networks = commands.add_parser("networks", help="list the shipped networks and the architectures")
     for command in (run, report, networks):
         command.add_argument("--json", action="store_true", help="print one JSON value instead of a table")
@@ -154,6 +157,10 @@ def _command(args: argparse.Namespace) -> int:
     match args.command:
         case "run":
             return commands.run(args, _bar("images") if watched else None, on_fetch)
+        case "report" if args.errors:
+            from explorer.cli.errors import report_errors
+
+            return report_errors(args, _bar("images") if watched else None, on_fetch)
         case "report":
             return commands.report(args, on_fetch)
         case _:

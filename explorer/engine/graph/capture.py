@@ -99,9 +99,10 @@ def _own_copy(model: Any) -> tuple[nn.Module, set[str]]:
 
 
 def _computed(model: nn.Module) -> dict[int, Any]:
-    """Return copies of weights that hooks computed (weight norm, pruning), which torch does not copy by itself."""
+    """Return copies of what torch does not copy by itself: weights that hooks computed, and scripted functions."""
     held = [value for module in model.modules() for value in vars(module).values()]
-    return {id(v): v.detach().clone() for v in held if isinstance(v, Tensor) and not v.is_leaf}
+    copies: dict[int, Any] = {id(v): v.detach().clone() for v in held if isinstance(v, Tensor) and not v.is_leaf}
+    return copies | {id(v): v for v in held if isinstance(v, torch.jit.ScriptFunction)}
 
 
 @torch.no_grad()

@@ -27,7 +27,6 @@ def merge_clips(module: fx.GraphModule) -> None:
         if node.op in ("call_module", "call_function", "call_method") and node.users:
             _merge(module, node)
     module.graph.eliminate_dead_code()
-    module.recompile()
 
 
 def _merge(module: fx.GraphModule, node: fx.Node) -> None:

@@ -31,7 +31,6 @@ def lift_flat_maps(module: fx.GraphModule) -> None:
             (name == "amax" and _over_map(node)) or (name == "adaptive_max_pool2d" and shape[1:] == (1, 1))
         ):
             _pool_of_all(module.graph, node, source)
-    module.recompile()
 
 
 def _reshaped(graph: fx.Graph, node: fx.Node) -> None:

@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from explorer.engine.errors import TraceError, UnsupportedLayerError
 from explorer.engine.graph.clip import TrainableClip
-from explorer.engine.graph.guard import where
+from explorer.engine.graph.guard import label, where
 from explorer.engine.graph.join import FEW, FOLDED
 from explorer.engine.graph.network import Kind, Network, ReportRow, Site, Unsupported, state_fingerprint
 from explorer.engine.graph.operations import (
@@ -119,22 +119,27 @@ def _mark_node(marks: _Marks, node: fx.Node) -> None:
 
 
 def _mark_site(marks: _Marks, node: fx.Node, cap: float | None) -> None:
-    place, shape = where(node), marks.shapes[node.name]
-    label = place
+    name = place = label(node)
+    shape = marks.shapes[node.name]
     if place in marks.site_nodes:
-        label = f"{place}#{sum(s.name.startswith(place) for s in marks.sites) + 1}"
+        name = f"{place}#{sum(s.name.startswith(place) for s in marks.sites) + 1}"
     clip = node.op == "call_module" and isinstance(marks.modules.get(str(node.target)), TrainableClip | QuantisedClip)
-    marks.sites.append(Site(label, shape, cap, len(marks.sites), clip))
-    marks.site_nodes[label] = node.name
+    marks.sites.append(Site(name, shape, cap, len(marks.sites), clip))
+    marks.site_nodes[name] = node.name
     marks.kinds[node.name] = "site"
-    marks.rows.append(ReportRow(label, "site", shape, "" if cap is None else f"bounded at {cap:.4g}"))
+    marks.rows.append(ReportRow(name, "site", shape, "" if cap is None else f"bounded at {cap:.4g}"))
     marks.timed.add(node.name)
     _require_map(marks, node)
 
 
 def _require_map(marks: _Marks, node: fx.Node) -> None:
     shape = marks.shapes[node.name]
-    if node.meta["tensor_meta"].shape[:1] != (FEW,):
+    value = node.meta["tensor_meta"]
+    if not hasattr(value, "shape"):
+        why = "a max pool that gives indices as well has no rule."
+        marks.unsupported.append(Unsupported(where(node), why, "Leave return_indices out, and unpool by upsampling."))
+        return
+    if value.shape[:1] != (FEW,):
         problem = Unsupported(where(node), *FOLDED.split(". ", 1))
         marks.unsupported.append(replace(problem, why=f"{problem.why}."))
         return
