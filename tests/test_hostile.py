@@ -18,8 +18,8 @@ import torch
 
 from explorer.cli import values
 from explorer.engine.errors import AssetError, DataError, ExplorerError, SpecError
-from explorer.ui import keys, link
-from explorer.ui.scene import FIELDS, Scene
+from explorer.study import keys, link
+from explorer.study.scene import FIELDS, Scene
 from explorer.zoo import data
 from explorer.zoo.architectures import build
 from explorer.zoo.cards import CIFAR10_MEAN, CIFAR10_STD, Card, read_card
