@@ -3,9 +3,10 @@
 import numpy as np
 import streamlit as st
 
+from explorer.engine.theory import wilson
 from explorer.plots import accuracy, membrane, theme
 from explorer.study import compare, keys
-from explorer.study.results import alike, wilson
+from explorer.study.results import alike
 from explorer.ui import frame, tour, widgets
 from explorer.ui.components import chart
 from explorer.ui.panels import comparison, errors, exports, layer_table

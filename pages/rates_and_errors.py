@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
+from explorer.engine.theory import PARTS
 from explorer.plots import accuracy, rates, theme
 from explorer.study.recipes import ERROR_IMAGES
-from explorer.study.results import EDGES_V, PARTS
+from explorer.study.results import EDGES_V
 from explorer.ui import cache, frame, state, tour, widgets
 from explorer.ui.components import chart, equaliser
 from explorer.ui.panels import comparison, errors, layer_table

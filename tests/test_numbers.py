@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from explorer.engine.theory import wilson
 from explorer.plots import accuracy, theme
-from explorer.study.results import Result, SiteSums, alike, wilson
+from explorer.study.results import Result, SiteSums, alike
 from explorer.study.runner import Runner
 from explorer.study.settings import Settings
 from explorer.ui.panels import comparison

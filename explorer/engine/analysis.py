@@ -9,9 +9,9 @@ from torch import Tensor
 
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import SpecError
-from explorer.engine.kernels import backend
 from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.result import Simulation
+from explorer.engine.simulation.simulate import backend_for
 from explorer.engine.simulation.store import SpikeStore
 from explorer.engine.simulation.walk import Walk
 from explorer.engine.specs import Record, SimulationSpec, check_steps
@@ -93,8 +93,8 @@ def error_parts(
 class NeuronTrace:
     """One neuron over T steps.
 
-    x: input current, v_before: potential before the reset, v: after it, all float32 [T], activation units; z: uint8
-    [T]; theta, v0, a (the ANN's activation): activation units.
+    x: input current, v_before: potential before the reset, v: after it, all float32 [T], activation units; z: int8
+    [T], what the spike counts; theta, v0, a (the ANN's activation): activation units.
     """
 
     x: Tensor
@@ -107,9 +107,17 @@ class NeuronTrace:
 
 
 def neuron_trace(
-    snn: SpikingNetwork, image: Tensor, site: str, neuron: int, T: int, store: SpikeStore | None = None
+    snn: SpikingNetwork,
+    image: Tensor,
+    site: str,
+    neuron: int,
+    T: int,
+    store: SpikeStore | None = None,
+    device: str = "auto",
 ) -> NeuronTrace:
     """Return one neuron's potentials, current and spikes for one image [1, C, H, W].
+
+    It is read from the trains of the device that simulates, "auto", "cpu" or "cuda".
 
     Only the layers that the neuron's site depends on are computed, and only as far as the store does not hold them.
 
@@ -123,7 +131,7 @@ def neuron_trace(
         raise SpecError(f"{site}: neurons count from 0 to {where.neurons - 1}, got {neuron}.")
     snn.network.check_images(image)
     spec = SimulationSpec(T=T, record=Record(counts=False, v_end=False))
-    run = Walk(snn, image.detach().float().cpu().contiguous(), spec, store, None, backend())
+    run = Walk(snn, image.detach().float().cpu().contiguous(), spec, store, None, backend_for(device))
     x, v, z = (value[:, 0, 0] for value in run.traces(site, torch.tensor([neuron])))
     shape = where.shape
     theta = float(torch.broadcast_to(snn.theta[site], shape).reshape(-1)[neuron])

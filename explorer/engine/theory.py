@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from explorer.engine.errors import SpecError
 from explorer.engine.neurons import INTEGRATE_AND_FIRE, Law
 from explorer.engine.specs import check_steps
 
@@ -41,11 +40,10 @@ def staircase(x: Any, theta: Any, T: int, v_init: Any) -> Any:
 def wilson(hits: Any, n: int) -> tuple[Any, Any]:
     """Return the 95 % Wilson score interval of a share of hits (a number or an array) among n trials. [Wilson1927]
 
-    Raises:
-        SpecError: there is no trial.
+    Without a trial nothing is known: from 0 to 1.
     """
     if n < 1:
-        raise SpecError("interval: at least 1 image, got 0. Simulate some images first.")
+        return (0.0, 1.0) if np.ndim(hits) == 0 else (np.zeros_like(hits, float), np.ones_like(hits, float))
     p, z2 = hits / n, Z_95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 / (1 + z2 / n) * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5

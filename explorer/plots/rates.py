@@ -7,14 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from explorer.engine.theory import PARTS, staircase
 from explorer.plots import theme
-
-PARTS = ("clipping", "quantisation", "unevenness", "inherited")
-
-
-def staircase(share: np.ndarray, T: int, v_init: float) -> np.ndarray:
-    """Return the rate clip(floor(T a / theta + v_init), 0, T) / T at constant input; share = a / theta."""
-    return np.clip(np.floor(T * share + v_init), 0, T) / T
 
 
 def histogram_figure(
@@ -56,7 +50,7 @@ def histogram_figure(
         share = np.linspace(0, top, 1500)
         figure.add_scatter(
             x=share,
-            y=staircase(share, T, v_init).astype(np.float32),
+            y=staircase(share, 1.0, T, v_init).astype(np.float32),
             mode="lines",
             hoverinfo="skip",
             name=f"staircase, T = {T}",

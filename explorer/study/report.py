@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
+from explorer.engine.theory import wilson
 from explorer.study import keys
-from explorer.study.results import wilson
 from explorer.study.settings import PER, Settings
 from explorer.study.statistics import Comparison, adjusted, compare
 from explorer.study.sweep import AS_IT_IS, Reading, Sweep

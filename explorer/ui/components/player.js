@@ -19,7 +19,8 @@ export default function ({ data, parentElement }) {
     let n = 0; for (let k = 0; k <= i; k++) n += record.z[k];
     find(".equation").textContent =
       `v(${t - 1}) + x(${t}) = ${number(before)} + ${number(record.x[i])} = ${number(record.before[i])}` +
-      ` ${record.z[i] ? "\u2265" : "<"} \u03b8 = ${number(record.theta)}   \u2192   ${record.z[i] ? "spike" : "silent"}\n` +
+      ` ${record.z[i] > 0 ? "\u2265" : "<"} \u03b8 = ${number(record.theta)}   \u2192   ` +
+      `${record.z[i] > 0 ? "spike" : record.z[i] < 0 ? "takes a spike back" : "silent"}\n` +
       `v(${t}) = ${number(record.v[i])}     n = ${n}     \u00e2 = \u03b8 n / t = ${number(record.theta * n / t)}     a = ${number(record.a)}`;
     const scores = record.scores[i], best = scores.indexOf(Math.max(...scores));
     find(".scores").replaceChildren(...scores.map((score, k) => {

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import streamlit as st
 
+from explorer.engine.theory import wilson
 from explorer.plots import accuracy, theme
 from explorer.study import compare, keys
 from explorer.study.compare import Named
-from explorer.study.results import Result, wilson
+from explorer.study.results import Result
 from explorer.study.runner import Job
 from explorer.study.scene import PIN_NAME_MAX
 from explorer.study.script import Line

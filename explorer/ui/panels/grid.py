@@ -10,12 +10,13 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from explorer.engine.theory import wilson
 from explorer.plots import accuracy, theme
 from explorer.plots import sweep as drawn
 from explorer.study import keys, library, report, sweep
 from explorer.study.memo import kept
 from explorer.study.report import Row
-from explorer.study.results import Result, wilson
+from explorer.study.results import Result
 from explorer.study.scene import ABLATIONS
 from explorer.study.script import Line
 from explorer.study.settings import Settings

@@ -10,11 +10,11 @@ from dataclasses import asdict
 import numpy as np
 import streamlit as st
 
+from explorer.engine.theory import wilson
 from explorer.plots import paper
 from explorer.plots.accuracy import Curve
 from explorer.plots.paper import Format
 from explorer.study import report
-from explorer.study.results import wilson
 from explorer.study.script import script
 from explorer.study.tables import curve_csv
 from explorer.ui.panels import exports, grid
