@@ -15,6 +15,9 @@ if str(ROOT) not in sys.path:
 
 import streamlit as st  # noqa: E402
 
+from explorer import limits  # noqa: E402
+
+limits.announce(st.get_option("server.address"))  # before anything is imported that asks for them
 from explorer.ui import dialogs, frame, sidebar, state, warm  # noqa: E402
 from explorer.ui.components import address  # noqa: E402
 

@@ -5,9 +5,9 @@ import streamlit as st
 
 from explorer.plots import theory
 from explorer.plots.membrane import Trace, membrane_figure
+from explorer.study.scene import INPUTS
 from explorer.ui import frame, state, tour, widgets
 from explorer.ui.components import chart
-from explorer.ui.scene import INPUTS
 
 frame.question("One neuron under constant input, no network: why is one half of the threshold the best start?")
 columns = st.columns(4)

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, fx
 
-from explorer.engine import Network, SpikingNetwork
+from explorer.engine import SpikingNetwork
 
 
 def if_neuron(x: list[float], theta: float, v: float) -> tuple[list[int], list[float]]:
@@ -22,25 +22,67 @@ def if_neuron(x: list[float], theta: float, v: float) -> tuple[list[int], list[f
     return spikes, potentials
 
 
+def signed_neuron(x: list[float], theta: float, v: float, low: float) -> tuple[list[int], list[float]]:
+    """A neuron that takes spikes back: at or below -theta if low is -theta, strictly below 0 if low is 0."""
+    spikes, potentials, sent = [], [], 0
+    for current in x:
+        v = v + current
+        z = 0
+        if v >= theta:
+            z = 1
+        elif sent > 0 and (v <= low if low < 0 else v < 0):
+            z = -1
+        v = v - theta * z
+        sent += z
+        spikes.append(z)
+        potentials.append(v)
+    return spikes, potentials
+
+
+NEURONS = {
+    "integrate_and_fire": if_neuron,
+    "signed": lambda x, theta, v: signed_neuron(x, theta, v, -theta),
+    "signed_at_zero": lambda x, theta, v: signed_neuron(x, theta, v, 0.0),
+}
+
+
+def spikes_of(law: str, v: Tensor, sent: Tensor, theta: Tensor) -> Tensor:
+    """What each neuron sends in one step, given its potential after the charge and what it has sent: -1, 0 or 1."""
+    z = (v >= theta).to(v.dtype)
+    match law:
+        case "signed":
+            z = z - ((v <= -theta) & (sent > 0)).to(v.dtype)
+        case "signed_at_zero":
+            z = z - ((v < 0) & (sent > 0)).to(v.dtype)
+    return z
+
+
 class _OneStep(fx.Interpreter):
-    """One time-step of a whole network: rectifiers become neurons, max pools see the spikes so far."""
+    """Time-step t of a whole network: rectifiers become neurons, max pools see the spikes so far."""
 
     def __init__(
-        self, module: fx.GraphModule, network: Network, theta: dict, v: dict, sums: dict, counts: dict
+        self, module: fx.GraphModule, snn: SpikingNetwork, v: dict, sums: dict, counts: dict, t: int, kind: torch.dtype
     ) -> None:
         super().__init__(module)
-        self.network, self.theta, self.v, self.sums, self.counts = network, theta, v, sums, counts
-        self.sites = {node: name for name, node in network.site_nodes.items()}
+        self.network, self.snn, self.v, self.sums, self.counts, self.t, self.kind = (
+            *(snn.network, snn, v, sums, counts, t, kind),
+        )
+        self.sites = {node: name for name, node in snn.network.site_nodes.items()}
 
     def run_node(self, n: fx.Node):
         if n.name in self.sites:
             name = self.sites[n.name]
+            own, site = self.snn.neurons[name], self.network.site(name)
             (x,) = self.map_nodes_to_values((n.all_input_nodes[0],), n)
+            if own.shift is not None:
+                x = x + (own.shift[self.t] if own.timed(site) else own.shift).to(self.kind)
+            theta = own.theta.to(self.kind)
             v = self.v[name] + x
-            z = (v >= self.theta[name]).to(v.dtype)
-            self.v[name] = v - self.theta[name] * z
+            z = spikes_of(own.law.name, v, self.counts.get(name, torch.zeros_like(v)), theta)
+            self.v[name] = v - theta * z
             self.counts[name] = self.counts.get(name, 0) + z
-            return self.theta[name] * z
+            sent = z if own.gate is None else z * own.gate
+            return (theta if own.amplitude is None else own.amplitude.to(self.kind)) * sent
         if self.network.kinds[n.name] == "max_pool":
             (x,) = self.map_nodes_to_values((n.all_input_nodes[0],), n)
             before = self.sums.get(n.name, torch.zeros_like(x))
@@ -52,43 +94,35 @@ class _OneStep(fx.Interpreter):
         return super().run_node(n)
 
 
+def _start(snn: SpikingNetwork, images: int, kind: torch.dtype) -> dict:
+    """Return v(0) by site; every site must start at a constant share of its threshold, or at given shares."""
+    v = {}
+    for site in snn.network.sites:
+        own = snn.neurons[site.name]
+        share = own.start if isinstance(own.start, Tensor) else torch.tensor(own.start.value)
+        v[site.name] = torch.broadcast_to(own.theta.to(kind) * share.to(kind), (images, *site.shape)).clone()
+    return v
+
+
 @torch.no_grad()
 def simulate_reference(snn: SpikingNetwork, images: Tensor, T: int) -> tuple[Tensor, dict, dict]:
-    """Run a spiking network step by step in float64: class scores [T, B, K], counts and final potentials by site.
-
-    Every site must start at a constant share of its threshold.
-    """
-    network = snn.network
-    module = copy.deepcopy(network.graph_module).double()
-    theta = {name: value.double()[None] for name, value in snn.theta.items()}
-    v = {
-        site.name: torch.broadcast_to(
-            (theta[site.name] * snn.v_init[site.name].value), (len(images), *site.shape)
-        ).clone()
-        for site in network.sites
-    }
+    """Run a spiking network step by step in float64: class scores [T, B, K], counts and final potentials by site."""
+    module = copy.deepcopy(snn.network.graph_module).double()
+    v = _start(snn, len(images), torch.float64)
     sums, counts, total, scores = {}, {}, 0.0, []
-    for t in range(1, T + 1):
-        current = _OneStep(module, network, theta, v, sums, counts).run(images.double())
+    for t in range(T):
+        current = _OneStep(module, snn, v, sums, counts, t, torch.float64).run(images.double())
         total = total + current
-        scores.append(total / t)
+        scores.append(total / (t + 1))
     return torch.stack(scores), counts, v
 
 
 @torch.no_grad()
 def simulate_float32_loop(snn: SpikingNetwork, images: Tensor, T: int) -> dict:
     """Run the usual step loop in float32, for comparison: counts by site."""
-    network = snn.network
-    counts: dict = {}
-    theta = {name: value[None] for name, value in snn.theta.items()}
-    v = {
-        site.name: torch.broadcast_to(
-            (theta[site.name] * snn.v_init[site.name].value), (len(images), *site.shape)
-        ).clone()
-        for site in network.sites
-    }
-    sums: dict = {}
-    step = _OneStep(copy.deepcopy(network.graph_module), network, theta, v, sums, counts)
-    for _ in range(T):
-        step.run(images)
+    v = _start(snn, len(images), torch.float32)
+    sums, counts = {}, {}
+    module = copy.deepcopy(snn.network.graph_module)
+    for t in range(T):
+        _OneStep(module, snn, v, sums, counts, t, torch.float32).run(images)
     return counts

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from explorer.plots import rates
+from explorer.study.scene import Scene
 from explorer.ui import tour
-from explorer.ui.scene import Scene
 from tests.app_help import ROOT, SMALL, chart, metric, open_app, settle, values
 
 
@@ -88,12 +88,12 @@ def test_error_parts_add_up_and_controls_act():
 
 
 def test_the_channels_of_a_layer_make_up_its_errors():
-    from explorer.ui import compute
+    from explorer.study import measure
 
     at = settle(open_app(page="rates_and_errors"))
     layer = at.selectbox(key="set_layer").value
     result = at.session_state["shown_result"][1].sites[layer]
-    one = [compute.channel(replace(SMALL, layer=layer, channel=c)) for c in range(len(result.channel_total))]
+    one = [measure.channel(replace(SMALL, layer=layer, channel=c)) for c in range(len(result.channel_total))]
     assert np.allclose([c.sums.total for c in one], result.channel_total, rtol=1e-4, atol=1e-2)
     assert np.array_equal(sum(c.sums.histogram for c in one), result.histogram)
     assert np.allclose([np.sum(c.rms**2) * c.images for c in one], result.channel_squared, rtol=1e-3)

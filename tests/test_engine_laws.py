@@ -24,9 +24,17 @@ from explorer.engine import (
     trace,
 )
 from explorer.engine.analysis import error_parts, neuron_trace, staircase, top1_curve, wilson
-from explorer.engine.kernels.torch_backend import if_scan
+from explorer.engine.kernels.reference import law_scan
+from explorer.engine.neurons import INTEGRATE_AND_FIRE
 from explorer.zoo.resnet import resnet20
 from explorer.zoo.vgg import CifarVGG
+
+
+def if_scan(x, v, theta):
+    """Scan currents x [T, ...] by the integrate-and-fire law: spikes [T, ...], potential after the last step."""
+    spikes, v, _ = law_scan(INTEGRATE_AND_FIRE, x, v, theta)
+    return spikes[0], v
+
 
 IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 

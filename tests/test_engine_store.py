@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -25,8 +24,7 @@ from explorer.engine import (
     simulate,
     trace,
 )
-from explorer.engine.kernels import backend, cpu
-from explorer.engine.kernels.torch_backend import TorchBackend
+from explorer.engine.kernels.cpu import scans
 from explorer.zoo.resnet import CifarResNet
 
 
@@ -126,41 +124,10 @@ def test_same_spikes_at_any_batch_chunk_and_thread_count(networks, which):
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_back_ends_agree_bit_for_bit(networks, which, monkeypatch):
-    network, calibration = networks[which]
-    snn = convert(network, calibration)
-    assert backend().name == "numba"
-    last = network.sites[-1].name
-    spec = SimulationSpec(T=34, record=Record(sites=(last,), neurons=9))
-    compiled = simulate(snn, IMAGES, spec)
-    monkeypatch.setenv("EXPLORER_KERNELS", "torch")
-    assert isinstance(backend(), TorchBackend)
-    reference = simulate(snn, IMAGES, spec)
-    equal(reference, compiled)
-    assert torch.equal(reference.x[last], compiled.x[last]) and torch.equal(reference.v[last], compiled.v[last])
-
-
-@pytest.mark.parametrize("summands", [1, 2])
-@pytest.mark.parametrize(("images", "pixels", "channels"), [(3, 7, 16), (2, 150, 48)])
-def test_scans_of_given_currents_agree_bit_for_bit(summands, images, pixels, channels):
-    rng = np.random.default_rng(channels)
-    x = [rng.normal(0.2, 1, (33, images, pixels, channels)).astype(np.float32) for _ in range(summands)]
-    theta = rng.uniform(0.5, 2, channels).astype(np.float32)
-    v = rng.uniform(0, 1, (images, pixels, channels)).astype(np.float32)
-    states = [v.copy(), v.copy()]
-    ours, theirs = (
-        kernels.dense_scan(x, theta, state, 33)
-        for kernels, state in zip((backend("numba"), TorchBackend()), states, strict=True)
-    )
-    assert np.array_equal(ours, theirs) and np.array_equal(*states)
-    assert 0.1 < np.unpackbits(ours).mean() < 0.9
-
-
 def test_wide_layers_go_tap_by_tap(networks, monkeypatch):
     used = []
-    real = cpu.tap_scan
-    monkeypatch.setattr(cpu, "tap_scan", lambda lanes: used.append(lanes) or real(lanes))
+    real = scans.tap_scan
+    monkeypatch.setattr(scans, "tap_scan", lambda *kind: used.append(kind) or real(*kind))
     network, calibration = networks[2]
     result = simulate(convert(network, calibration), IMAGES, SimulationSpec(T=8))
     assert len(used) >= 3 and all(result.spike_totals.values())

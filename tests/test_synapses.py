@@ -15,7 +15,7 @@ from explorer.engine import (
     simulate,
     trace,
 )
-from explorer.engine.plan import plan_for
+from explorer.engine.compile.plan import plan_for
 from explorer.engine.synapses import additions, constant_macs, fan_out
 from tests import networks
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import json
 import urllib.error
 from dataclasses import asdict, replace
@@ -19,8 +21,8 @@ from explorer.zoo.cifar10 import CLASSES
 from explorer.zoo.data import ASSETS, Embedded, load_images
 from explorer.zoo.images import normalise
 from explorer.zoo.registry import available, load
-from explorer.zoo.train import RECIPES, cut_out
-from explorer.zoo.train import build as build_recipe
+from explorer.zoo.training.recipes import RECIPES
+from explorer.zoo.training.start import build as build_recipe
 
 CARD = Card("net", 32, CIFAR10_MEAN, CIFAR10_STD, CLASSES)
 
@@ -88,7 +90,9 @@ def test_unknown_names_are_answered_with_the_known_ones(assets):
         build("torchvision:resnet17")
 
 
-@pytest.mark.parametrize("name", ["resnet20-relu", "resnet20-clip", "vgg16-relu", "vgg16-clip"])
+@pytest.mark.parametrize(
+    "name", ["resnet20-relu", "resnet20-clip", "resnet20-qcfs", "vgg16-relu", "vgg16-clip", "vgg16-qcfs"]
+)
 def test_every_architecture_of_ours_maps_images_to_scores(name):
     assert name in architectures()
     assert build(name, classes=7).eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
@@ -120,15 +124,6 @@ def test_shipped_networks_do_what_their_cards_say(card):
     error = np.sqrt(card.top1 * (1 - card.top1) / len(images))
     assert abs(hits.mean() - card.top1) < 4 * error
     assert sum(p.numel() for p in net.parameters()) == card.parameters
-
-
-def test_cutout_greys_one_square_of_each_image():
-    x = cut_out(torch.ones(200, 3, 32, 32), 12, torch.Generator().manual_seed(0))
-    grey = x == 0
-    assert torch.equal(grey[:, 0], grey[:, 2])
-    rows, columns = grey[:, 0].any(2).sum(1), grey[:, 0].any(1).sum(1)
-    assert torch.equal(grey[:, 0].sum((1, 2)), rows * columns)
-    assert rows.min() == columns.min() == 6 and rows.max() == columns.max() == 12  # cut off where it leaves the image
 
 
 def test_all_assets_together_are_small():
@@ -199,3 +194,29 @@ def test_what_the_hub_sends_is_verified(tmp_path, monkeypatch):
     assert path.read_bytes() == b"abcdef"
     assert seen == [(3, 6), (6, 6)]
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["net-bef57ec7.pth"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (http.client.IncompleteRead(b"xx", 98), "broke off"),
+        (ConnectionResetError("reset"), "broke off"),
+        (TimeoutError("timed out"), "broke off"),
+        (OSError(28, "No space left on device"), "cannot be kept in .*No space left.*TORCH_HOME"),
+        (KeyboardInterrupt(), None),
+    ],
+)
+def test_a_hub_that_breaks_off_leaves_nothing_behind(tmp_path, monkeypatch, fault, message):
+    class Answer(io.BytesIO):
+        headers = {"Content-Length": "many"}
+
+        def read(self, n=-1):
+            if self.tell():
+                raise fault
+            return super().read(2)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(hub.urllib.request, "urlopen", lambda *_, **__: Answer(b"four"))
+    with pytest.raises(KeyboardInterrupt if message is None else AssetError, match=message):
+        hub.fetch("https://example.org/net-00000000.pth")
+    assert list((tmp_path / "checkpoints").iterdir()) == []

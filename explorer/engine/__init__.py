@@ -1,8 +1,8 @@
 """The conversion engine: trace -> calibrate -> convert -> simulate. Numbers in, numbers out; no files, no screen."""
 
-from explorer.engine.calibrate import ActivationStats, Calibration, calibrate, observe
+from explorer.engine.calibration import ActivationStats, Calibration, calibrate, observe
 from explorer.engine.clip import TrainableClip
-from explorer.engine.convert import SpikingNetwork, convert
+from explorer.engine.conversion import SpikingNetwork, convert
 from explorer.engine.errors import (
     AssetError,
     Cancelled,
@@ -14,8 +14,10 @@ from explorer.engine.errors import (
     UnsupportedLayerError,
 )
 from explorer.engine.graph import Network, Site, Unsupported
-from explorer.engine.result import Simulation
-from explorer.engine.simulate import simulate, simulate_chunks
+from explorer.engine.qcfs import QuantisedClip
+from explorer.engine.simulation.result import Simulation
+from explorer.engine.simulation.simulate import simulate, simulate_chunks
+from explorer.engine.simulation.store import SpikeStore
 from explorer.engine.specs import (
     T_MAX,
     CalibrationSpec,
@@ -33,7 +35,6 @@ from explorer.engine.specs import (
     TrainedClip,
     UniformStart,
 )
-from explorer.engine.store import SpikeStore
 from explorer.engine.trace import trace
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "MinSquaredError",
     "Network",
     "Percentile",
+    "QuantisedClip",
     "Record",
     "Simulation",
     "SimulationSpec",

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from explorer.engine.chunk import ChunkRun
-from explorer.engine.convert import SpikingNetwork
+from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import SpecError
-from explorer.engine.result import Simulation
+from explorer.engine.kernels import backend
+from explorer.engine.simulation.keys import image_keys
+from explorer.engine.simulation.result import Simulation
+from explorer.engine.simulation.store import SpikeStore
+from explorer.engine.simulation.walk import Walk
 from explorer.engine.specs import Record, SimulationSpec, check_steps
-from explorer.engine.store import SpikeStore
 
 Z_95 = 1.959963984540054
 
@@ -96,7 +98,7 @@ def error_parts(
     if sim.images != len(images):
         raise SpecError(f"errors: {sim.images} images were simulated, {len(images)} given. Give the same images.")
     activations = snn.network.activations(images, names)
-    keys = ChunkRun.keys_of(images)
+    keys = image_keys(images)
     result = {}
     for name in names:
         theta = snn.theta[name].double()[None]
@@ -144,7 +146,7 @@ def neuron_trace(
         raise SpecError(f"{site}: neurons count from 0 to {where.neurons - 1}, got {neuron}.")
     snn.network.check_images(image)
     spec = SimulationSpec(T=T, record=Record(counts=False, v_end=False))
-    run = ChunkRun(snn, image.detach().float().cpu().contiguous(), spec, store, None)
+    run = Walk(snn, image.detach().float().cpu().contiguous(), spec, store, None, backend())
     x, v, z = (value[:, 0, 0] for value in run.traces(site, torch.tensor([neuron])))
     shape = where.shape
     theta = float(torch.broadcast_to(snn.theta[site], shape).reshape(-1)[neuron])

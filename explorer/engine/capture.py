@@ -11,12 +11,16 @@ from torch import Tensor, fx, nn
 
 from explorer.engine.errors import ExplorerError, TraceError, UnsupportedLayerError
 from explorer.engine.join import FEW, MANY, join_runs
+from explorer.engine.qcfs import QuantisedClip, without_levels
 from explorer.engine.record import WRAPPERS, Recorder, listening
 
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """A network as a graph of calls; images [2, C, H, W] and the scores [2, K] that the network gave for them."""
+    """A network as a graph of calls; images [2, C, H, W] and the scores [2, K] that the network gives for them.
+
+    The scores are those with plain clips in place of quantised ones.
+    """
 
     module: fx.GraphModule
     images: Tensor
@@ -44,6 +48,9 @@ def capture(model: Any, example: Tensor) -> Captured:
     noise = noise + example.mean()
     few, many = torch.cat([example, noise[:1]]), noise[1:]
     first, scores = _run(net, few)
+    if any(isinstance(m, QuantisedClip) for m in net.modules()):
+        # A staircase turns a rounding error into a whole level, so scores are told, and compared, on the ramps beneath.
+        scores = without_levels(net)(few)
     second, _ = _run(net, many)
     join_runs(first, second)
     root = nn.Module()

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from explorer.engine.dense import attribute, call
+from explorer.engine.compile.plan import plan_for
+from explorer.engine.compile.segment import DX, DY, HEIGHT, ROW, SOURCE, STRIDE, WIDTH, Segment
+from explorer.engine.compile.values import attribute, call
 from explorer.engine.errors import TraceError
 from explorer.engine.graph import Network, Unsupported
-from explorer.engine.kernels.cpu import DX, DY, HEIGHT, ROW, SOURCE, STRIDE, WIDTH
-from explorer.engine.plan import plan_for
-from explorer.engine.segment import Segment
 
 # float32 sums of thousands of terms are off by some 1e-6 of the largest; whatever looks worse is judged in float64.
 TOLERANCE, TOLERANCE_DOUBLE = 1e-4, 1e-9

@@ -23,6 +23,7 @@ from explorer.engine.operations import (
     canonical_name,
     rectifier_cap,
 )
+from explorer.engine.qcfs import QuantisedClip
 
 QUOTIENTS = frozenset(["div", "divide", "true_divide"])
 MEND = "Replace it by nn.ReLU (or another layer that converts) and fine-tune, or choose a network from the list."
@@ -122,7 +123,7 @@ def _mark_site(marks: _Marks, node: fx.Node, cap: float | None) -> None:
     shape = marks.shapes[node.name]
     if place in marks.site_nodes:
         name = f"{place}#{sum(s.name.startswith(place) for s in marks.sites) + 1}"
-    clip = node.op == "call_module" and isinstance(marks.modules.get(str(node.target)), TrainableClip)
+    clip = node.op == "call_module" and isinstance(marks.modules.get(str(node.target)), TrainableClip | QuantisedClip)
     marks.sites.append(Site(name, shape, cap, len(marks.sites), clip))
     marks.site_nodes[name] = node.name
     marks.kinds[node.name] = "site"

@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from explorer.engine.clip import TrainableClip
+from explorer.engine.qcfs import QuantisedClip
 
 
 def words(text: str) -> frozenset[str]:
@@ -85,6 +86,7 @@ _MODULES: dict[type[nn.Module], str] = {
     nn.ReLU6: "relu6",
     nn.Hardtanh: "hardtanh",
     TrainableClip: "trainable_clip",
+    QuantisedClip: "quantised_clip",
     nn.Conv1d: "conv1d",
     nn.Conv2d: "conv2d",
     nn.ConvTranspose2d: "conv_transpose2d",
@@ -163,14 +165,14 @@ def rectifier_cap(node: fx.Node, name: str, modules: dict[str, nn.Module]) -> tu
     """Tell whether a call rectifies, and at which upper bound (None: without one).
 
     ReLU, ReLU6, Hardtanh(0, c), clamp(min=0) with or without a maximum, Threshold(0, 0), LeakyReLU(0) and the
-    trainable clip are rectifiers.
+    trainable clip, plain or quantised, are rectifiers.
     """
     module = modules.get(str(node.target)) if node.op == "call_module" else None
     if name == "relu":
         return True, None
     if name == "relu6":
         return True, 6.0
-    if isinstance(module, TrainableClip):
+    if isinstance(module, TrainableClip | QuantisedClip):
         return True, float(module.theta.detach())
     if name not in _BOUNDS:
         return False, None

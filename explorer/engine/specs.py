@@ -6,10 +6,11 @@ Every spec checks itself once, when it is made; what gets past the constructor i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from explorer.engine.errors import SpecError
+from explorer.engine.neurons import law_named
 
 T_MAX = 256
 Per = Literal["site", "channel"]
@@ -181,14 +182,17 @@ class SiteSetting:
 class ConversionSpec:
     """Thresholds and initial potentials of the spiking network, as changes to the calibration.
 
-    sites is a tuple of (site name, SiteSetting) pairs, so that the spec is hashable; see `with_site`.
+    sites is a tuple of (site name, SiteSetting) pairs, so that the spec is hashable; see `with_site`. law names the
+    spiking law of all sites, see `neurons.LAWS`.
     """
 
     v_init: InitialPotential = field(default_factory=ConstantStart)
     threshold_scale: float = 1.0
     sites: tuple[tuple[str, SiteSetting], ...] = ()
+    law: str = "integrate_and_fire"
 
     def __post_init__(self) -> None:
+        law_named(self.law)
         kinds = (ConstantStart, UniformStart, GaussianStart)
         _require(isinstance(self.v_init, kinds), f"v_init: an initial potential, got {self.v_init!r}.")
         check_scale(self.threshold_scale)
@@ -203,7 +207,7 @@ class ConversionSpec:
         setting = SiteSetting(threshold_scale, v_init)
         if setting != SiteSetting():
             rest = tuple(sorted((*rest, (site, setting))))
-        return ConversionSpec(self.v_init, self.threshold_scale, rest)
+        return replace(self, sites=rest)
 
 
 @dataclass(frozen=True)

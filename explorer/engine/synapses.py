@@ -11,10 +11,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from explorer.engine.compile.plan import Step, StepKind, plan_for
+from explorer.engine.compile.segment import Segment
 from explorer.engine.errors import SpecError
 from explorer.engine.graph import Network
-from explorer.engine.plan import Step, plan_for
-from explorer.engine.segment import Segment
 
 
 def fan_out(network: Network) -> dict[str, dict[str, Tensor]]:
@@ -25,7 +25,7 @@ def fan_out(network: Network) -> dict[str, dict[str, Tensor]]:
     borders. Weights that are exactly zero are no synapses.
     """
     if "fan_out" not in network.plans:
-        steps = [step for step in plan_for(network, True).steps if step.kind != "max_pool"]
+        steps = [step for step in plan_for(network, True).steps if step.kind is not StepKind.MAX_POOL]
         network.plans["fan_out"] = {step.name: _fan_out(network, step) for step in steps}
     return network.plans["fan_out"]
 
@@ -80,9 +80,9 @@ def additions(network: Network, counts: Mapping[str, Tensor]) -> dict[str, float
         raise SpecError(f"additions need spike counts of every site; {missing[0]} has none. Record counts.")
     spikes: dict[str, Tensor] = {}
     for step in plan_for(network, True).steps:
-        if step.kind == "site":
+        if step.kind is StepKind.SITE:
             spikes[step.node.name] = counts[step.name].double()
-        elif step.kind == "max_pool":
+        elif step.kind is StepKind.MAX_POOL:
             spikes[step.node.name] = _pool(network, step, spikes[step.sources[0]])
     mean = {name: value.mean(0) for name, value in spikes.items()}
     return {

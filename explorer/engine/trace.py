@@ -16,6 +16,7 @@ from explorer.engine.graph import Network, ReportRow
 from explorer.engine.guard import check_steps
 from explorer.engine.maps import lift_flat_maps
 from explorer.engine.mark import mark
+from explorer.engine.qcfs import QuantisedClip, without_levels
 from explorer.engine.rewrite import fold_batch_norm, normalise, rectify_before_pooling
 
 TRACE_TOLERANCE = 1e-4
@@ -64,6 +65,9 @@ def _network(captured: Captured) -> Network:
     with torch.no_grad():
         scores = ShapeProp(module).propagate(captured.images.clone())  # gives every node its shape, too
     network = mark(module, tuple(captured.images.shape[1:]), notes)
+    if any(isinstance(m, QuantisedClip) for m in module.modules()):
+        with torch.no_grad():
+            scores = without_levels(module)(captured.images.clone())
     _check_same_scores(scores, captured.scores)
     rows = tuple(ReportRow("the network", "note", (), note) for note in captured.notes)
     return replace(network, rows=(*rows, *network.rows))

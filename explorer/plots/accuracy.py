@@ -109,17 +109,20 @@ def grid_figure(
     unit: str = "top-1 accuracy (%)",
     height: int = 380,
 ) -> go.Figure:
-    """Draw a heat map of grid [y, x]; the best row of every column is marked, so that a ridge is seen."""
+    """Draw a heat map of grid [y, x], cells of one size each; the best row of every column is marked."""
     figure = theme.new_figure(height, x_title, y_title)
     labels = [str(value) for value in x]
+    y = [str(value) for value in y]
     figure.add_heatmap(
         z=grid.astype(np.float32),
         x=labels,
-        y=list(y),
+        y=y,
         colorscale=theme.SCALE,
         colorbar={"title": {"text": unit, "side": "right"}},
-        hovertemplate=f"{x_title} %{{x}}<br>{y_title} %{{y:.3g}}<br>{unit} %{{z:.2f}}<extra></extra>",
+        hovertemplate=f"{x_title} %{{x}}<br>{y_title} %{{y}}<br>{unit} %{{z:.2f}}<extra></extra>",
     )
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(type="category")  # what was run, not a scale on which it lies
     known = ~np.isnan(grid).all(axis=0)
     if known.any():
         best = np.nanargmax(np.where(np.isnan(grid), -np.inf, grid), axis=0)

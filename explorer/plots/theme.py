@@ -15,7 +15,6 @@ COLORWAY = [BLUE, ORANGE, GREEN, PINK]
 DASHES = ["solid", "dash", "dot", "dashdot"]
 SYMBOLS = ["circle", "square", "diamond", "triangle-up"]
 SCALE = "cividis"
-DIVERGING = [[0.0, BLUE], [0.5, "#f2f2f2"], [1.0, ORANGE]]
 
 STEP = "time-step t"
 POTENTIAL = "potential v (activation units)"
@@ -46,6 +45,14 @@ def new_figure(height: int, x: str, y: str, **layout) -> go.Figure:
     )
     figure.update_xaxes(title=x, zeroline=False, gridcolor="rgba(128,136,145,0.22)")
     figure.update_yaxes(title=y, zeroline=False, gridcolor="rgba(128,136,145,0.22)")
+    return figure
+
+
+def sample(figure: go.Figure, n: int, goal: int | None = None) -> go.Figure:
+    """Write into a figure, behind the title of its x axis, on how many images it rests; goal: on how many it will."""
+    told = f"N = {n:,}" + (f" of {goal:,}" if goal is not None and goal > n else "")
+    title = figure.layout.xaxis.title.text
+    figure.update_xaxes(title_text=f"{title}; {told}" if title else told)
     return figure
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import streamlit as st
 
-from explorer.plots import accuracy
-from explorer.ui import cache, explorer_parts, frame, keys, state, widgets
+from explorer.plots import accuracy, theme
+from explorer.study import keys
+from explorer.study.results import Result, alike
+from explorer.study.runner import Job
+from explorer.study.scene import ABLATIONS
+from explorer.study.settings import Settings
+from explorer.ui import cache, explorer_parts, frame, state, widgets
 from explorer.ui.components import chart
-from explorer.ui.results import Result, wilson
-from explorer.ui.runner import Job
-from explorer.ui.scene import ABLATIONS
-from explorer.ui.settings import Settings
 
 V_INITS = [round(0.1 * i, 1) for i in range(11)]
 PERCENTILES = [95.0, 97.0, 98.0, 99.0, 99.5, 99.9, 100.0]
@@ -21,9 +22,10 @@ PERCENTILES = [95.0, 97.0, 98.0, 99.0, 99.5, 99.9, 100.0]
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The runs of one ablation: their settings and the value or name each stands for."""
+    """The runs of one ablation around base: their settings and the value or name each stands for."""
 
     kind: str
+    base: Settings
     settings: list[Settings]
     values: list
 
@@ -33,7 +35,7 @@ def plan(kind: str, base: Settings, layers: list[str]) -> Plan | None:
     plain = replace(base, start="constant", sites=())
     match kind:
         case "v_init":
-            return Plan(kind, [replace(plain, v_init=v) for v in V_INITS], V_INITS)
+            return Plan(kind, base, [replace(plain, v_init=v) for v in V_INITS], V_INITS)
         case "start":
             kinds = {
                 "zero": replace(plain, v_init=0.0),
@@ -41,17 +43,20 @@ def plan(kind: str, base: Settings, layers: list[str]) -> Plan | None:
                 "uniform in [0, 1)": replace(plain, start="uniform", v_init=0.5, spread=0.5),
                 "Gaussian 0.5 ± 0.2": replace(plain, start="gaussian", v_init=0.5, spread=0.2),
             }
-            return Plan(kind, list(kinds.values()), list(kinds))
+            return Plan(kind, base, list(kinds.values()), list(kinds))
         case "percentile":
-            return Plan(kind, [replace(base, rule="percentile", p=p) for p in PERCENTILES], PERCENTILES)
+            return Plan(kind, base, [replace(base, rule="percentile", p=p) for p in PERCENTILES], PERCENTILES)
         case "scale":
             return Plan(
                 kind,
+                base,
                 [base, *(base.with_site(n, 0.8 * (base.site(n)[0] or base.scale), base.site(n)[1]) for n in layers)],
                 ["as it is", *layers],
             )
         case "potential":
-            return Plan(kind, [base, *(base.with_site(n, base.site(n)[0], 0.0) for n in layers)], ["as it is", *layers])
+            return Plan(
+                kind, base, [base, *(base.with_site(n, base.site(n)[0], 0.0) for n in layers)], ["as it is", *layers]
+            )
     return None
 
 
@@ -64,8 +69,7 @@ def choose(view: frame.View) -> Plan | None:
     left, right = st.columns(2)
     widgets.toggle("log_axis", at=left)
     widgets.toggle("published", at=right)
-    base = replace(view.settings.look(), images=min(view.settings.images, 64))
-    return plan(kind or "none", base, list(view.look.shapes))
+    return plan(kind or "none", view.settings.look(), list(view.look.shapes))
 
 
 def ask(runs: explorer_parts.Runs, chosen: Plan | None) -> list[Job]:
@@ -76,7 +80,10 @@ def ask(runs: explorer_parts.Runs, chosen: Plan | None) -> list[Job]:
 def draw(view: frame.View, runs: explorer_parts.Runs, chosen: Plan | None) -> None:
     """Draw curves, steps needed, and the ablation, as far as known."""
     jobs = ask(runs, chosen)
-    results = [job.result for job in jobs]  # read once: the worker replaces them as it goes on
+    every = [job.result for job in jobs]  # read once: the worker replaces them as it goes on
+    results, varied = alike(every[: len(runs.wanted)]), alike(every[len(runs.wanted) :])
+    more = [(one.describe(), one, result) for one, result in zip(chosen.settings if chosen else [], varied)]
+    explorer_parts.keep(view.settings, runs, results, more)
     known = [(name, result) for name, result in zip(runs.names, results) if result.images]
     display = state.display()
     shown = [explorer_parts.as_curve(name, result) for name, result in known]
@@ -84,14 +91,15 @@ def draw(view: frame.View, runs: explorer_parts.Runs, chosen: Plan | None) -> No
     figure = accuracy.accuracy_figure(
         shown, ann, display.log_axis, accuracy.PUBLISHED if display.published else None, 420
     )
-    images = min((result.images for _, result in known), default=0)
+    images = known[0][1].images if known else 0
+    theme.sample(figure, images, jobs[0].goal)
     chart(
         figure,
         "accuracy",
         "Accuracy against time-steps for yours, both references and pins.",
         note=view.settings.note(images) + ". Bands: 95 % Wilson intervals.",
     )
-    frame.assumptions(view.settings, jobs)
+    frame.assumptions(view.settings, jobs, results)
     if ann is not None:
         st.subheader("Steps to within 1 percentage point of the ANN")
         for column, (name, result) in zip(st.columns(max(len(known), 2)), known, strict=False):
@@ -102,40 +110,39 @@ def draw(view: frame.View, runs: explorer_parts.Runs, chosen: Plan | None) -> No
                 help="First T from which accuracy stays at most 1 percentage point below the ANN's.",
             )
     if chosen is not None:
-        _ablation(chosen, results[len(runs.wanted) :])
+        _ablation(chosen, varied, jobs[-1].goal)
 
 
-def _ablation(chosen: Plan, results: list[Result]) -> None:
-    done = min(result.images for result in results)
+def _ablation(chosen: Plan, results: list[Result], goal: int) -> None:
+    done = max(result.images for result in results)
     st.subheader(ABLATIONS[chosen.kind])
-    settings = chosen.settings[0]
-    T = settings.T
+    T = chosen.base.T
     if chosen.kind in ("v_init", "percentile"):
         grid = np.array([100 * r.top1 if r.images else np.full(T, np.nan) for r in results])
-        title = "v_init (share of θ)" if chosen.kind == "v_init" else "percentile"
-        y = chosen.values if chosen.kind == "v_init" else [f"{p:g}" for p in chosen.values]
-        figure = accuracy.grid_figure(grid, range(1, T + 1), y, "time-steps T", title)
+        title = "v_init (share of θ)" if chosen.kind == "v_init" else "percentile (%)"
+        labelled = all(r.labelled for r in results if r.images)
+        unit = theme.ACCURACY if labelled else theme.AGREEMENT
+        figure = accuracy.grid_figure(
+            grid, range(1, T + 1), [f"{v:g}" for v in chosen.values], "time-steps T", title, unit
+        )
         alt = f"Heat map of accuracy: {title} by T; the best of each T is marked."
     elif chosen.kind == "start":
         curves = [explorer_parts.as_curve(name, r) for name, r in zip(chosen.values, results) if r.images]
         figure, alt = accuracy.accuracy_figure(curves, None), "Accuracy against T for four kinds of initial potential."
     else:
         base = results[0]
-        change = np.array(
-            [100 * (r.top1[-1] - base.top1[-1]) if r.images == base.images > 0 else np.nan for r in results[1:]]
-        )
+        change = np.array([100 * (r.top1[-1] - base.top1[-1]) if r.images and done else np.nan for r in results[1:]])
         what = "threshold × 0.8" if chosen.kind == "scale" else "v_init = 0 in this layer only"
         figure = accuracy.bars_figure(
             chosen.values[1:], change, f"change of accuracy at T = {T} (percentage points), {what}"
         )
         alt = "Change of accuracy when one layer is changed."
-    chart(figure, f"ablation_{chosen.kind}", alt, note=f"{ABLATIONS[chosen.kind]} around {settings.note(done)}")
-    low, high = wilson(results[0].hits[-1:], results[0].images)
-    source = keys.plain(keys.label(settings.source))
+    theme.sample(figure, done, goal)
+    chart(figure, f"ablation_{chosen.kind}", alt, note=f"{ABLATIONS[chosen.kind]} around {chosen.base.note(done)}")
+    source = keys.plain(keys.label(chosen.base.source))
     st.caption(
-        f"At least {frame.count(done, 'image')} each (the first of {source}), T up to {T}, {_seed(chosen)}; around "
-        f"{keys.plain(settings.describe())}. The first setting's 95 % interval is {100 * low[0]:.1f} to "
-        f"{100 * high[0]:.1f} %: differences inside it mean little. All runs see the same images."
+        f"{frame.count(done, 'image')} each, the same ones for all runs (the first of {source}), T up to {T}, "
+        f"{_seed(chosen)}; around {keys.plain(chosen.base.describe())}."
     )
 
 

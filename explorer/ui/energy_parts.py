@@ -8,9 +8,11 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import accuracy, rates, theme
+from explorer.study.results import alike
+from explorer.study.runner import Job
+from explorer.study.settings import Settings
 from explorer.ui import cache, frame
 from explorer.ui.components import chart
-from explorer.ui.runner import Job
 
 MAC_PJ, ADD_PJ = 4.6, 0.9
 
@@ -25,28 +27,35 @@ def energy(constant: int, additions: dict[str, float]) -> float:
     return (constant * MAC_PJ + sum(additions.values()) * ADD_PJ) * 1e-6
 
 
+def _wanted(settings: Settings) -> list[Settings]:
+    """Return the runs that the page needs: one, read after fewer steps, unless thresholds depend on T."""
+    base = settings.look()
+    return [replace(base, T=T) for T in (durations(base.T) if base.rule == "mse" else [base.T])]
+
+
 def ask(view: frame.View) -> list[Job]:
-    """Ask for the present run and for shorter ones."""
-    base = replace(view.settings.look(), images=min(view.settings.images, 64))
-    return cache.runner().want(frame.owner(), [replace(base, T=T) for T in durations(base.T)])
+    """Ask for the present run, and for shorter ones where those are other runs."""
+    return cache.runner().want(frame.owner(), _wanted(view.settings))
 
 
 def draw(view: frame.View) -> None:
     """Draw spikes per neuron, operations per layer and energy against T and accuracy."""
     jobs = ask(view)
-    results = [job.result for job in jobs]  # read once: the worker replaces them as it goes on
+    results = alike([job.result for job in jobs])  # read once: the worker replaces them as it goes on
     result, macs = results[0], cache.macs(view.settings.network)
-    frame.assumptions(view.settings, jobs)
+    frame.assumptions(view.settings, jobs, results)
     if not result.images:
         st.caption("The first images are being simulated.")
         return
+    steps = durations(result.T)
+    ended = [result.after(T) for T in steps] if len(jobs) == 1 else results
     known = [
-        (one, cache.additions(replace(job.settings, images=16)))
-        for job, one in zip(jobs, results, strict=True)
+        (one, cache.additions(frame.without_image(replace(view.settings, T=T))))
+        for T, one in zip(steps, ended, strict=True)
         if one.images
     ]
     known.sort(key=lambda pair: pair[0].T)
-    work = next(work for one, work in known if one is result)
+    work = next(work for one, work in known if one.T == result.T)
     done = {name: work.additions[name] for name in macs}
     ann, snn = sum(macs.values()) * MAC_PJ * 1e-6, energy(work.constant, done)
     columns = st.columns(4)
@@ -75,7 +84,7 @@ def draw(view: frame.View) -> None:
             np.array([result.rate(s) * result.T for s in sites]),
             f"spikes per neuron in T = {result.T}",
         )
-        chart(figure, "sparsity", "Spikes per neuron by layer.", note=note)
+        chart(theme.sample(figure, result.images, jobs[0].goal), "sparsity", "Spikes per neuron by layer.", note=note)
     with right:
         st.subheader("Additions against multiplications")
         figure = theme.new_figure(140 + 20 * len(macs), "operations per image (millions)", "")
@@ -93,7 +102,7 @@ def draw(view: frame.View) -> None:
                 hovertemplate="%{y}: %{x:.3f} million<extra>" + name + "</extra>",
             )
         figure.update_yaxes(autorange="reversed", automargin=True)
-        chart(figure, "operations", "Operations per layer of both networks.", note=note)
+        chart(theme.sample(figure, work.images), "operations", "Operations per layer of both networks.", note=note)
     st.subheader("Energy against time-steps and accuracy")
     figure = theme.new_figure(
         340, "energy (µJ per image, estimated)", theme.ACCURACY if result.labelled else theme.AGREEMENT
@@ -118,4 +127,5 @@ def draw(view: frame.View) -> None:
     )
     figure.update_yaxes(range=[0, 105])
     figure.update_xaxes(rangemode="tozero")
+    theme.sample(figure, result.images, jobs[0].goal)
     chart(figure, "energy", f"Energy against accuracy; the ANN takes {ann:.3g} µJ.", note=note)

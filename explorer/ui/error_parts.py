@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
-from explorer.plots import accuracy, rates
+from explorer.plots import accuracy, rates, theme
+from explorer.study.results import EDGES_A, EDGES_V, PARTS, rate_edges
+from explorer.study.runner import Job
 from explorer.ui import cache, frame, state, widgets
 from explorer.ui.components import chart, equaliser
-from explorer.ui.explorer_parts import _effective, histogram, latest, staircase_start
-from explorer.ui.results import EDGES_A, EDGES_V, PARTS, rate_edges
-from explorer.ui.runner import Job
+from explorer.ui.explorer_parts import effective, histogram, latest, staircase_start
 
 
 def equalisers(view: frame.View) -> None:
@@ -30,7 +30,7 @@ def equalisers(view: frame.View) -> None:
             entry[index] = round(value, 2)
             state.change(sites=now.with_site(site, entry[0], entry[1]).sites, layer=site)
 
-        values = [_effective(settings, name)[index] for name in names]
+        values = [effective(settings, name)[index] for name in names]
         with st.expander(title, expanded=what == "scale", icon=":material/equalizer:"):
             equaliser(
                 names,
@@ -56,7 +56,7 @@ def draw(view: frame.View) -> None:
     """Draw everything that refines with the run."""
     job = ask(view)[0]
     result = job.result  # read once: the worker replaces it as it goes on
-    frame.assumptions(view.settings, [job])
+    frame.assumptions(view.settings, [job], [result])
     settings, result, _ = latest(view, result, bool(result.sites))
     if settings.layer not in result.sites:
         if not job.error:
@@ -70,21 +70,22 @@ def draw(view: frame.View) -> None:
     )
     st.subheader("Error by layer and cause")
     chart(
-        rates.parts_figure(names, parts, squared),
+        theme.sample(rates.parts_figure(names, parts, squared), result.error_images),
         "parts",
         "Error per layer in four parts that add up. Click a bar to choose its layer.",
-        on_click=lambda point: state.change(layer=str(point["custom"]), channel=0, row=0, column=0),
+        on_click=lambda point: frame.choose_layer(view, str(point["custom"])),
         note=settings.note(result.error_images),
     )
-    histogram(settings, result)
+    histogram(view, settings, result)
     left, right = st.columns(2)
     sums = result.sites[settings.layer]
     with left:
         st.subheader("Potentials at the end")
         chart(
-            rates.potential_figure(sums.potentials, EDGES_V),
+            theme.sample(rates.potential_figure(sums.potentials, EDGES_V), result.error_images),
             "potentials",
             f"Distribution of v(T) / θ in {settings.layer}.",
+            note=f"{settings.note(result.error_images)}, {settings.layer}",
         )
         st.caption(
             f"{100 * sums.below / sums.n:.1f} % below 0 (negative input, or more sent than received), "
@@ -99,10 +100,11 @@ def draw(view: frame.View) -> None:
             [f"channel {c}" for c in worst], 100 * rms[worst], "root mean square error (% of θ)", 300
         )
         chart(
-            figure,
+            theme.sample(figure, result.error_images),
             "worst",
             f"The ten worst channels of {settings.layer}.",
-            on_click=lambda point: state.change(channel=int(str(point["y"]).split()[-1]), row=0, column=0),
+            note=f"{settings.note(result.error_images)}, {settings.layer}",
+            on_click=lambda point: frame.choose_layer(view, settings.layer, int(str(point["y"]).split()[-1])),
         )
         st.caption("Click a bar to look into its channel below.")
     if job.done:
@@ -123,7 +125,9 @@ def _channel(view: frame.View) -> None:
     with left:
         sums = seen.sums
         chart(
-            rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(s.T), s.T, staircase_start(s)),
+            theme.sample(
+                rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(s.T), s.T, staircase_start(s)), seen.images
+            ),
             "channel_histogram",
             f"Decoded rate against activation in channel {s.channel}.",
             note=note,
@@ -134,7 +138,7 @@ def _channel(view: frame.View) -> None:
         )
     with right:
         chart(
-            rates.map_figure(100 * seen.rms, "rms error (% of θ)", (s.row, s.column), 360),
+            theme.sample(rates.map_figure(100 * seen.rms, "rms error (% of θ)", (s.row, s.column), 360), seen.images),
             "channel_map",
             f"Error by place in channel {s.channel}. Click a cell to choose its neuron.",
             on_click=lambda point: state.change(row=int(point["y"]), column=int(point["x"])),

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from explorer.plots import accuracy, membrane, rates
-from explorer.ui import cache, frame, keys, state, widgets
+from explorer.plots import accuracy, membrane, rates, theme
+from explorer.study import keys
+from explorer.study.results import EDGES_A, Result, alike, rate_edges, wilson
+from explorer.study.runner import Job
+from explorer.study.script import Line
+from explorer.study.settings import SCALE_RANGE, V_INIT_RANGE, Settings, with_start
+from explorer.ui import cache, exports, frame, state, widgets
 from explorer.ui.components import chart
-from explorer.ui.results import EDGES_A, Result, rate_edges, wilson
-from explorer.ui.runner import Job
-from explorer.ui.settings import SCALE_RANGE, V_INIT_RANGE, Settings, with_start
 
 
 def picture(pixels: np.ndarray, width: int = 150) -> None:
@@ -72,7 +74,7 @@ def neuron(view: frame.View) -> None:
     columns = st.columns([3, 1, 1, 1])
     widgets.select("layer", look.shapes, at=columns[0])
     place(look.shapes[settings.layer], columns[1:])
-    trace = cache.trace(replace(settings, images=16), "v(t)", frame.neuron_index(settings, look))
+    trace = cache.trace(frame.one_image(settings, settings.layer), "v(t)", frame.neuron_index(settings, look))
     chart(
         membrane.membrane_figure([trace]),
         "membrane",
@@ -121,10 +123,14 @@ def as_curve(name: str, result: Result) -> accuracy.Curve:
 
 
 def curves(view: frame.View, asked: Runs) -> None:
-    """Draw accuracy against T; refined while images come in."""
+    """Draw accuracy against T; refined while images come in, all curves on the same images."""
     jobs = asked.ask()
-    results = [job.result for job in jobs]  # read once: the worker replaces them as it goes on
+    results = alike([job.result for job in jobs])  # read once: the worker replaces them as it goes on
     settings, mine, waiting = latest(view, results[0], bool(results[0].images))
+    if waiting:
+        mine, *results[1:] = alike([mine, *results[1:]])
+    results[0] = mine
+    keep(settings, asked, results)
     what = "Accuracy" if mine.labelled else "Agreement with the ANN"
     st.subheader(f"{what} against time-steps")
     if mine.images:
@@ -141,8 +147,9 @@ def curves(view: frame.View, asked: Runs) -> None:
             "Spikes per neuron", f"{mine.spikes_per_neuron:.2f}", help=f"mean over all sites, in T = {mine.T} steps"
         )
     names = ["settings before" if waiting else asked.names[0], *asked.names[1:]]
-    shown = [as_curve(name, result) for name, result in zip(names, [mine, *results[1:]], strict=True) if result.images]
+    shown = [as_curve(name, result) for name, result in zip(names, results, strict=True) if result.images]
     figure = accuracy.accuracy_figure(shown, mine.ann_top1 if mine.images and mine.labelled else None)
+    theme.sample(figure, mine.images, jobs[0].goal)
     value = f"{100 * shown[0].top1[-1]:.1f} % for yours" if shown else "first images are being simulated"
     chart(
         figure,
@@ -150,8 +157,20 @@ def curves(view: frame.View, asked: Runs) -> None:
         f"{what} against time-steps with 95 % intervals: {value}.",
         note=settings.note(mine.images),
     )
-    frame.assumptions(view.settings, jobs)
-    histogram(settings, mine)
+    frame.assumptions(view.settings, jobs, results)
+    histogram(view, settings, jobs[0].result if not waiting else mine)
+
+
+def keep(
+    settings: Settings, asked: Runs, results: list[Result], more: Sequence[tuple[str, Settings, Result]] = ()
+) -> None:
+    """Note what the charts show, for the files that are made of it; settings: those of the first run."""
+    own = [settings, *asked.wanted[1:]]
+    lines = [*zip(asked.names, own, results, strict=True), *more]
+    names = _distinct([name for name, *_ in lines])
+    now = exports.shown()
+    now.settings = settings
+    now.lines = [Line(name, *line[1:]) for name, line in zip(names, lines, strict=True)]
 
 
 def latest(view: frame.View, result: Result, known: bool) -> tuple[Settings, Result, bool]:
@@ -172,7 +191,7 @@ def latest(view: frame.View, result: Result, known: bool) -> tuple[Settings, Res
     return replace(settings, layer=view.settings.layer), before, True
 
 
-def histogram(settings: Settings, mine: Result) -> None:
+def histogram(view: frame.View, settings: Settings, mine: Result) -> None:
     """Draw decoded rate against activation for the chosen layer, and the error per layer."""
     sums = mine.sites.get(settings.layer)
     if sums is None:
@@ -183,7 +202,9 @@ def histogram(settings: Settings, mine: Result) -> None:
         st.subheader("Rate against activation")
         start = staircase_start(settings)
         chart(
-            rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(mine.T), mine.T, start),
+            theme.sample(
+                rates.histogram_figure(sums.histogram, EDGES_A, rate_edges(mine.T), mine.T, start), mine.error_images
+            ),
             "histogram",
             f"Decoded rate against activation in {settings.layer}.",
             note=settings.note(mine.error_images),
@@ -198,10 +219,10 @@ def histogram(settings: Settings, mine: Result) -> None:
         rms = np.array([mine.sites[name].mean_square ** 0.5 for name in names])
         mean = np.array([mine.sites[name].mean for name in names])
         chart(
-            rates.layer_error_figure(names, rms, mean, settings.layer),
+            theme.sample(rates.layer_error_figure(names, rms, mean, settings.layer), mine.error_images),
             "layer_error",
             f"Error per layer; the largest is in {names[int(rms.argmax())]}. Click a bar to choose the layer.",
-            on_click=lambda point: state.change(layer=str(point["custom"]), channel=0, row=0, column=0),
+            on_click=lambda point: frame.choose_layer(view, str(point["custom"])),
             note=settings.note(mine.error_images),
         )
         st.caption(
@@ -216,12 +237,12 @@ def layers(view: frame.View, asked: Runs) -> None:
     settings, result = view.settings, asked.ask()[0].result
     st.subheader("Thresholds and potentials, layer by layer")
     names, known = list(view.look.shapes), result.sites
-    calibrated = [float(np.mean(view.look.theta[name])) / (_effective(settings, name)[0]) for name in names]
+    calibrated = [float(np.mean(view.look.theta[name])) / (effective(settings, name)[0]) for name in names]
     table = pd.DataFrame(
         {
             "layer": names,
             "threshold": calibrated,
-            "scale": [_effective(settings, name)[0] for name in names],
+            "scale": [effective(settings, name)[0] for name in names],
             "v_init": [
                 settings.site(name)[1] if settings.site(name)[1] is not None else settings.v_init for name in names
             ],
@@ -251,6 +272,7 @@ def layers(view: frame.View, asked: Runs) -> None:
             "error": number("error, rms (% of θ)", format="%.2f"),
         },
     )
+    st.caption(f"Rates: {result.images} images; errors: {result.error_images} images.")
     row = st.container(horizontal=True)
     row.button("Reset layers", key="reset_layers", disabled=not settings.sites, on_click=lambda: state.change(sites=()))
     row.button("Pin this run", key="pin", icon=":material/keep:", on_click=state.pin)
@@ -263,7 +285,7 @@ def staircase_start(settings: Settings) -> float | None:
     return settings.v_init if v_init is None and settings.start == "constant" else v_init
 
 
-def _effective(settings: Settings, name: str) -> tuple[float, float]:
+def effective(settings: Settings, name: str) -> tuple[float, float]:
     scale, v_init = settings.site(name)
     return (settings.scale if scale is None else scale), (settings.v_init if v_init is None else v_init)
 
@@ -294,12 +316,3 @@ def _edited(key: str, names: tuple[str, ...]) -> None:
         settings = settings.with_site(name, cells.get("scale", scale), cells.get("v_init", v_init))
     state.change(sites=settings.sites)
     st.session_state["table_sites"] = state.current().sites
-
-
-def export(view: frame.View, asked: Runs, more: list[Settings] | None = None) -> None:
-    """Offer the run as a script, its settings and its curves as files; more runs of the page go into the files, too."""
-    from explorer.ui import exports
-
-    jobs = cache.runner().want(frame.owner(), [*asked.wanted, *(more or [])], errors=True)
-    names = _distinct([*asked.names, *(one.describe() for one in more or [])])
-    exports.buttons(view.settings, {name: job.result for name, job in zip(names, jobs, strict=True)})

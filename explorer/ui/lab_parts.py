@@ -8,12 +8,13 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import membrane, rates, theme
-from explorer.ui import cache, frame, keys, state, widgets
+from explorer.study import keys
+from explorer.study.settings import Settings
+from explorer.ui import cache, frame, state, widgets
 from explorer.ui.components import chart, player
 from explorer.ui.explorer_parts import picture, place, references
-from explorer.ui.settings import Settings
 
-THUMBNAILS = 8
+THUMBNAILS, LOOKED_THROUGH = 8, 48
 
 
 def images(view: frame.View) -> None:
@@ -21,17 +22,20 @@ def images(view: frame.View) -> None:
     columns = st.columns([1, 3])
     widgets.number("image", at=columns[0])
     only_wrong = widgets.toggle("only_wrong", at=columns[1])
-    every = cache.images(view.settings.network, view.settings.source).images
+    last = max(view.settings.image + THUMBNAILS, LOOKED_THROUGH)
+    every = cache.images(view.settings.network, view.settings.source, last).images
     start = max(0, min(view.settings.image, len(every) - THUMBNAILS))
     choice = list(range(start, start + THUMBNAILS))
     if only_wrong:
-        job = cache.runner().want(frame.owner(), [replace(view.settings.look(), images=48)])[0]
+        job = cache.runner().want(frame.owner(), [replace(view.settings.look(), images=LOOKED_THROUGH)])[0]
         cache.runner().wait([job], 4.0)
-        wrong, seen = job.result.wrong, job.result.images
+        known = job.result
+        wrong, seen = known.wrong, known.images
         choice = ([i for i in wrong if i >= view.settings.image] or wrong)[:THUMBNAILS]
         row = st.container(horizontal=True, vertical_alignment="center")
+        what = "are wrong" if known.labelled else "are answered otherwise than by the ANN"
         row.caption(
-            f"{len(wrong)} of the first {frame.count(seen, 'image')} are wrong at T = {view.settings.T}."
+            f"{len(wrong)} of the first {frame.count(seen, 'image')} {what} at T = {view.settings.T}."
             + ("" if job.done else " Not all have been looked at yet.")
         )
         if not job.done:
@@ -80,7 +84,8 @@ def _starts(settings: Settings) -> dict[str, Settings]:
 
 
 def _trace(view: frame.View, name: str, settings: Settings) -> membrane.Trace:
-    return cache.trace(replace(settings, images=16), name, frame.neuron_index(view.settings, view.look))
+    one = frame.one_image(replace(settings, image=view.settings.image), view.settings.layer)
+    return cache.trace(one, name, frame.neuron_index(view.settings, view.look))
 
 
 def three_starts(view: frame.View) -> None:
@@ -110,7 +115,7 @@ def play(view: frame.View) -> None:
 
 def raster(view: frame.View) -> None:
     """Draw the spikes of a sample of the layer's neurons."""
-    spikes = cache.rasters(_bare(view.settings))[view.settings.layer]
+    spikes = cache.rasters(frame.one_image(view.settings))[view.settings.layer]
     st.subheader("Spike raster of the layer")
     chart(
         membrane.raster_figure(spikes[:, :: max(1, spikes.shape[1] // 100)]),
@@ -118,10 +123,6 @@ def raster(view: frame.View) -> None:
         f"Spikes of {view.settings.layer} over {view.settings.T} steps.",
         time=True,
     )
-
-
-def _bare(settings: Settings) -> Settings:
-    return replace(settings.look(), image=settings.image, images=16)
 
 
 def first_times(spikes: dict[str, np.ndarray]) -> dict[str, float]:
@@ -138,7 +139,7 @@ def first_spikes(view: frame.View) -> None:
     st.subheader("Time of the first spike, layer by layer")
     figure = theme.new_figure(340, "", "median first spike (time-step)")
     for i, (name, settings) in enumerate(_starts(view.settings).items()):
-        times = first_times(cache.rasters(_bare(settings)))
+        times = first_times(cache.rasters(frame.one_image(settings)))
         figure.add_scatter(
             x=rates.short_names(list(times)),
             y=np.array(list(times.values())),

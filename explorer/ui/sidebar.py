@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from explorer.ui import cache, dialogs, keys, link, state, tour, widgets
-from explorer.ui.settings import PRESETS
+from explorer.study import keys, link
+from explorer.study.settings import PRESETS
+from explorer.ui import cache, dialogs, state, tour, widgets
 
 
 def draw() -> None:
@@ -97,7 +98,7 @@ def _thresholds() -> None:
     widgets.select("rule")
     rule = st.session_state[state.key("rule")]
     if rule == "percentile":
-        widgets.slider("p")
+        widgets.decimal("p")
     if rule != "clip":
         widgets.select("per")
     widgets.slider("scale")

@@ -11,11 +11,13 @@ from typing import Any
 
 import streamlit as st
 
-from explorer.ui import cache, link
-from explorer.ui.scene import DISPLAY, FIELDS, MAX_PINS, Display, Scene, clamp_display, differences
-from explorer.ui.settings import TABLE, Settings, clamp, clamp_sites
+from explorer.study import link
+from explorer.study.scene import DISPLAY, FIELDS, MAX_PINS, Display, Scene, clamp_display, differences
+from explorer.study.settings import TABLE, Settings, clamp, clamp_sites
+from explorer.ui import cache
 
 HISTORY = 50
+PARAGRAPH, MESSAGES = "\n\n", 2  # how messages are joined, and how many old ones stay beside a new one
 DRAG_SECONDS = 1.0  # changes of one control that follow one another sooner are one drag
 
 
@@ -37,7 +39,7 @@ def begin() -> None:
     text = st.query_params.get(link.PARAMETER)
     if text:
         try:
-            start = link.decode(text)
+            start, session["message"] = link.admit(link.decode(text))
         except link.LinkError as error:
             session["message"] = f"{error} The app starts from its defaults; ask for the link again or go on from here."
     put_scene(start)
@@ -151,8 +153,14 @@ def unpin(but: Callable[[Settings], bool] = lambda settings: False) -> None:
 
 
 def say(message: str) -> None:
-    """Show a message on the next run."""
-    st.session_state["message"] = message
+    """Show a message from the next run on, under those that the visitor has not dismissed."""
+    told = [one for one in (st.session_state.get("message") or "").split(PARAGRAPH) if one not in ("", message)]
+    st.session_state["message"] = PARAGRAPH.join([*told[-MESSAGES:], message])
+
+
+def dismiss() -> None:
+    """Show the message no longer."""
+    st.session_state["message"] = None
 
 
 def good(settings: Settings) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import streamlit as st
 
-from explorer.ui import link, state
-from explorer.ui.scene import Scene, unpack
+from explorer.study import link
+from explorer.study.scene import Scene, unpack
+from explorer.ui import state
 
 LESSONS = Path(__file__).resolve().parents[2] / "assets" / "lessons"
 

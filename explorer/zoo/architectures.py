@@ -8,11 +8,16 @@ from torch import nn
 
 from explorer.engine.clip import TrainableClip
 from explorer.engine.errors import SpecError
+from explorer.engine.qcfs import QuantisedClip
 from explorer.zoo.resnet import resnet20
 from explorer.zoo.vgg import vgg16
 
 CIFAR_ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"resnet20": resnet20, "vgg16": vgg16}
-ACTIVATIONS = ("relu", "clip")
+ACTIVATIONS: dict[str, Callable[[float], nn.Module]] = {
+    "relu": lambda theta: nn.ReLU(),
+    "clip": TrainableClip,
+    "qcfs": QuantisedClip,
+}
 TORCHVISION = "torchvision:"
 RECTIFIED = (  # torchvision's families whose activations are all rectifiers, and nothing else stands in the way
     "alexnet",
@@ -51,7 +56,7 @@ def convertible() -> tuple[str, ...]:
 def build(name: str, classes: int = 10, theta: float = 2.0) -> nn.Module:
     """Return a network with random weights: `resnet20-relu`, `vgg16-clip`, `torchvision:resnet18`, ...
 
-    theta is where trainable clips start, in activation units.
+    theta is where trained bounds start, in activation units.
 
     Raises:
         SpecError: nobody knows that name.
@@ -66,8 +71,7 @@ def build(name: str, classes: int = 10, theta: float = 2.0) -> nn.Module:
             f"architecture: nobody knows {name!r}. Choose {ours}, 'torchvision:NAME', or a Python file "
             "'FILE.py:factory'."
         )
-    make: Callable[[], nn.Module] = nn.ReLU if activation == "relu" else lambda: TrainableClip(theta)
-    return CIFAR_ARCHITECTURES[base](make, classes)
+    return CIFAR_ARCHITECTURES[base](lambda: ACTIVATIONS[activation](theta), classes)
 
 
 def _torchvision(name: str, classes: int) -> nn.Module:
@@ -75,7 +79,7 @@ def _torchvision(name: str, classes: int) -> nn.Module:
 
     known = models.list_models(module=models)
     if name not in known:
-        near = ", ".join(sorted(known, key=lambda other: _distance(name, other))[:3])
+        near = ", ".join(sorted(known, key=lambda other: _distance(name[:100], other))[:3])
         raise SpecError(f"architecture: torchvision has no classification network {name!r}. Near: {near}.")
     extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     return models.get_model(name, weights=None, num_classes=classes, **extra)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -97,17 +98,31 @@ def verify(path: Path, expected: str) -> None:
     """
     if not path.exists():
         raise AssetError(f"{path.name} is missing from assets/. Restore it: git checkout -- assets/{path.name}")
-    if sha256(path) != expected:
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise AssetError(f"{path.name} cannot be read ({error.strerror}). Change its permissions.") from error
+    if found != expected:
         raise AssetError(
             f"{path.name} is damaged: its checksum is not the recorded one. "
             f"Restore it: git checkout -- assets/{path.name}"
         )
 
 
-def write_network(folder: Path, name: str, net: nn.Module, recipe: dict[str, Any], top1: float) -> Path:
-    """Save a CIFAR-10 network's state dict and its card; return the path of the weights.
+def write_network(
+    folder: Path,
+    name: str,
+    net: nn.Module,
+    recipe: dict[str, Any],
+    top1: float,
+    top1_images: int = 10_000,
+    dataset: str = "CIFAR-10",
+    classes: tuple[str, ...] | None = None,
+) -> Path:
+    """Save a CIFAR network's state dict and its card; return the path of the weights.
 
-    recipe is written as it is; `weights` in it names the stored type. top1 is a measured share, 0..1.
+    recipe is written as it is; `weights` in it names the stored type. top1 is a measured share, 0..1, of so many
+    images. classes are written where the data set's name does not say them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
@@ -119,13 +134,14 @@ def write_network(folder: Path, name: str, net: nn.Module, recipe: dict[str, Any
     save_file(state, path)
     card = {
         "name": name,
-        "dataset": "CIFAR-10",
+        "dataset": dataset,
+        **({} if dataset in DATASET_CLASSES else {"classes": classes}),
         "input_size": 32,
         "mean": CIFAR10_MEAN,
         "std": CIFAR10_STD,
         "parameters": sum(p.numel() for p in net.parameters()),
         "top1": round(top1, 4),
-        "top1_images": 10_000,
+        "top1_images": top1_images,
         "recipe": recipe,
         "sha256": sha256(path),
     }
@@ -142,7 +158,7 @@ def read_card(path: Path) -> Card:
     if not path.exists():
         raise AssetError(f"{path.name} is missing from assets/. Restore it: git checkout -- assets/{path.name}")
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
         return Card(
             name=raw["name"],
             input_size=raw["input_size"],
@@ -157,7 +173,7 @@ def read_card(path: Path) -> Card:
             recipe=raw["recipe"],
             sha256=raw["sha256"],
         )
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise AssetError(
             f"{path.name} is damaged ({type(error).__name__}: {error}). Restore it: git checkout -- assets/{path.name}"
         ) from error
@@ -166,4 +182,8 @@ def read_card(path: Path) -> Card:
 def read_weights(path: Path, expected: str) -> dict[str, torch.Tensor]:
     """Load a shipped state dict as float32, its checksum verified."""
     verify(path, expected)
-    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise AssetError(f"{path.name} cannot be read ({error}). Restore it: git checkout -- assets/") from error
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from explorer.engine.errors import CheckpointError
 from explorer.zoo.memory import require_memory
+from explorer.zoo.paths import is_file
 
 
 def load_program(path: Path) -> nn.Module:
@@ -22,7 +23,7 @@ def load_program(path: Path) -> nn.Module:
     Raises:
         CheckpointError: it is missing or damaged, takes other than one tensor, or a fixed number of images.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"{path}: there is no such file. Give a .pt2 file that torch.export.save wrote.")
     require_memory(3 * path.stat().st_size, path.name)
     try:

@@ -1,0 +1,1 @@
+"""The CPU's inner loops, compiled by Numba."""

@@ -1,0 +1,1 @@
+"""The GPU's inner loops, compiled by Triton."""

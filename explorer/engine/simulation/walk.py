@@ -1,0 +1,366 @@
+"""One chunk of images through all layers, on any back end: what is kept is taken, the rest is computed.
+
+A walk knows trains, states and counts by name only; what they are is the back end's matter (`kernels.protocol`).
+Each is known by what it is, the step it belongs to, and the block of time-steps (t0, t1] that it covers. A block is
+asked for, what it needs is asked for in turn, and what nobody kept is then computed in the order of time and layers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from explorer.engine.compile.layout import from_pixels, padded, to_pixels
+from explorer.engine.compile.plan import Plan, Step, StepKind, plan_for, weights_for
+from explorer.engine.compile.pools import pool_window
+from explorer.engine.compile.values import StaticValues, TimedValues, on_device
+from explorer.engine.conversion import SpikingNetwork
+from explorer.engine.errors import Cancelled, SpecError
+from explorer.engine.kernels.protocol import Array, Backend, Constant, Current, Given, Taps
+from explorer.engine.kernels.reference import law_scan, pack_bits
+from explorer.engine.neurons import Law
+from explorer.engine.neurons.parameters import Neurons
+from explorer.engine.simulation.keys import image_keys, joined, step_digests
+from explorer.engine.simulation.result import Simulation
+from explorer.engine.simulation.store import SpikeStore
+from explorer.engine.specs import SimulationSpec
+
+BLOCK = 32
+What = Literal["train", "state", "total", "scores"]
+
+
+class Walk:
+    """The computation of one chunk of images [B, C, H, W], float32 on the host."""
+
+    def __init__(
+        self,
+        snn: SpikingNetwork,
+        images: Tensor,
+        spec: SimulationSpec,
+        store: SpikeStore | None,
+        stop: Callable[[], bool] | None,
+        backend: Backend,
+    ) -> None:
+        self.snn, self.images, self.spec, self.backend = snn, images, spec, backend
+        self.network = on_device(snn.network, backend.device)
+        self.plan: Plan = plan_for(snn.network, spec.integer)
+        self.store, self.stop = store, stop
+        self.local: dict[tuple, Array] = {}
+        self.static = StaticValues(self.network, images.to(backend.device))
+        self.image_keys = image_keys(images)
+        self.images_key = joined(self.image_keys)
+        self.digests = step_digests(snn, self.plan, f"{spec.integer}/{backend.precision}")
+        edge = spec.T if self.plan.one_block else BLOCK
+        self.blocks = [(t, min(t + edge, spec.T)) for t in range(0, spec.T, edge)]
+        self.worths: dict[str, np.ndarray] = {}
+        for step in self.plan.sites:
+            if snn.neurons[step.name].shift is not None:
+                snn.neurons[step.name].check(snn.network.site(step.name), spec.T)
+
+    # What is asked for
+
+    def simulation(self) -> Simulation:
+        """Compute everything the record asks for."""
+        begin, record, sites = time.perf_counter(), self.spec.record, self.plan.sites
+        wanted: list[tuple[What, Step]] = [("scores", self.plan.readout), *(("total", step) for step in sites)]
+        wanted += [("train", step) for step in sites] if record.counts else []
+        wanted += [("state", step) for step in sites] if record.v_end else []
+        counts: dict[str, Array] = {}
+        sent: dict[str, Array] = {}
+        scores, totals = [], dict.fromkeys((step.name for step in sites), 0)
+        for block in self.blocks:
+            self._compute_block(wanted, *block)
+            scores.append(self._take("scores", self.plan.readout, *block))
+            for step in sites:
+                totals[step.name] += int(self._take("total", step, *block)[0])
+                if record.counts:
+                    self._count(step, block, counts, sent)
+        x = np.concatenate(scores, 1).astype(np.float64)
+        means = np.cumsum(x, 1) / np.arange(1, self.spec.T + 1)[None, :, None]
+        return Simulation(
+            T=self.spec.T,
+            logits=torch.from_numpy(means.transpose(1, 0, 2).astype(np.float32)),
+            counts={step.name: self._of_site(step, counts[step.name]) for step in sites if record.counts},
+            sent={step.name: self._of_site(step, sent[step.name]) for step in sites if record.counts},
+            v_end={step.name: self._potential(step) for step in sites if record.v_end},
+            **self.recorded(),
+            spike_totals=totals,
+            seconds=time.perf_counter() - begin,
+            paths={step.name: self._path(step) for step in sites},
+        )
+
+    def _count(self, step: Step, block: tuple[int, int], counts: dict[str, Array], sent: dict[str, Array]) -> None:
+        """Add a block's spikes to what was counted, and to how many were sent at all."""
+        train, planes = self._take("train", step, *block), self._law(step.node.name).planes
+        counts[step.name] = self.backend.count(train, planes, counts.get(step.name))
+        if planes == (1,):
+            sent[step.name] = counts[step.name]
+        else:
+            sent[step.name] = self.backend.count(train, (1,) * len(planes), sent.get(step.name))
+
+    def _of_site(self, step: Step, value: Array) -> Tensor:
+        return from_pixels(torch.from_numpy(self.backend.release(value)), self.network.shapes[step.node.name])
+
+    def _potential(self, step: Step) -> Tensor:
+        return self._of_site(step, self._take("state", step, *self.blocks[-1])[0])
+
+    def recorded(self) -> dict[str, dict[str, Tensor]]:
+        """Return spikes, potentials, currents and neurons of the recorded sites."""
+        result: dict[str, dict[str, Tensor]] = {"spikes": {}, "v": {}, "x": {}, "neurons": {}}
+        for name in self.spec.record.sites:
+            total = self.network.site(name).neurons
+            match self.spec.record.neurons:
+                case None:
+                    chosen = torch.arange(total)
+                case int(n):
+                    chosen = torch.linspace(0, total - 1, min(n, total)).round().long()
+                case indices:
+                    chosen = torch.tensor(indices)
+            traces = dict(zip(("x", "v", "spikes"), self.traces(name, chosen), strict=True))
+            for what, value in {**traces, "neurons": chosen}.items():
+                result[what][name] = value
+        return result
+
+    def traces(self, site: str, neurons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return current, potential after the reset and what the spikes count, of chosen neurons: [T, B, n] each."""
+        step, where = self.plan.by_name[site], self.network.site(site)
+        parts = []
+        for block in self.blocks:
+            self._compute_block([("train", self.plan.by_node[s]) for s in step.sources], *block)
+            values = self.backend.values(self._current(step, *block), len(self.images), block[1] - block[0])
+            parts.append(from_pixels(values.cpu().permute(2, 0, 1, 3), where.shape).flatten(2)[:, :, neurons])
+        x = torch.cat(parts)
+        own = self.snn.neurons[site]
+        theta, v = (
+            torch.broadcast_to(value, (len(self.images), *where.shape)).flatten(1)[:, neurons]
+            for value in (own.theta[None], own.initial_potential(where, self.image_keys))
+        )
+        m, after, z = None, torch.empty_like(x), torch.empty(x.shape, dtype=torch.int8)
+        for t in range(self.spec.T):
+            bits, v, m = law_scan(own.law, x[t : t + 1], v, theta, m)
+            after[t], z[t] = v, sum(n * bit[0].to(torch.int8) for n, bit in zip(own.law.planes, bits, strict=True))
+        return x, after, z
+
+    # What is needed for it
+
+    def _key(self, what: What, step: Step, t0: int, t1: int) -> tuple:
+        return (what, self.digests[step.name], self.images_key, t0, t1)
+
+    def _have(self, what: What, step: Step, t0: int, t1: int) -> bool:
+        key = self._key(what, step, t0, t1)
+        if key in self.local:
+            return True
+        kept = self.store.get(key) if self.store is not None else None
+        if kept is not None:
+            self.local[key] = kept if what in ("total", "scores") else self.backend.hold(kept)
+        return kept is not None
+
+    def _take(self, what: What, step: Step, t0: int, t1: int) -> Array:
+        return self.local[self._key(what, step, t0, t1)]
+
+    def _keep(self, what: What, step: Step, t0: int, t1: int, value: Array) -> None:
+        key = self._key(what, step, t0, t1)
+        self.local[key] = value
+        if self.store is not None:
+            self.store.put(key, value if what in ("total", "scores") else self.backend.release(value))
+
+    def _compute_block(self, wanted: Iterable[tuple[What, Step]], t0: int, t1: int) -> None:
+        """Compute what is wanted of the steps (t0, t1] and of the blocks before, as far as it is not kept."""
+        todo: set[tuple[str, int, int]] = set()
+        pending: list[tuple[What, Step, int, int]] = [(what, step, t0, t1) for what, step in wanted]
+        while pending:
+            what, step, a, b = pending.pop()
+            if (step.name, a, b) in todo or self._have(what, step, a, b):
+                continue
+            todo.add((step.name, a, b))
+            pending += [("train", self.plan.by_node[s], a, b) for s in step.sources]
+            if a > 0 and step.kind is StepKind.SITE:
+                pending.append(("state", step, self._block_before(a), a))
+            if a > 0 and step.kind is StepKind.MAX_POOL:
+                earlier = [block for block in self.blocks if block[1] <= a]
+                pending += [("train", self.plan.by_node[step.sources[0]], *block) for block in earlier]
+        for a, b in sorted({(a, b) for _, a, b in todo}):
+            timed = self._timed(a, b)
+            for step in self.plan.steps:
+                if (step.name, a, b) in todo:
+                    if self.stop is not None and self.stop():
+                        raise Cancelled("The run was stopped.")
+                    self._compute(step, a, b, timed)
+
+    def _block_before(self, t: int) -> int:
+        return next(a for a, b in self.blocks if b == t)
+
+    # How it is computed
+
+    def _compute(self, step: Step, t0: int, t1: int, timed: TimedValues) -> None:
+        match step.kind:
+            case StepKind.READOUT:
+                self._keep("scores", step, t0, t1, self._scores(step, t0, t1, timed))
+            case StepKind.MAX_POOL:
+                self._keep("train", step, t0, t1, self._pooled(step, t0, t1))
+            case StepKind.SITE:
+                own = self.snn.neurons[step.name]
+                current = self._current(step, t0, t1, timed)
+                theta = self._levels(step, own.theta, np.inf)
+                state = self._state(step, own, t0)
+                train = self.backend.scan(current, own.law, theta, state, t1 - t0)
+                if own.gate is not None:
+                    train = self.backend.mute(train, self._gate(step, own.gate))
+                self._keep("train", step, t0, t1, train)
+                self._keep("state", step, t0, t1, state)
+                self._keep("total", step, t0, t1, np.array([self.backend.total(train)]))
+
+    def _current(self, step: Step, t0: int, t1: int, timed: TimedValues | None = None) -> Current:
+        """Return a step's input current over a block."""
+        shift = self._shift(step, t0, t1)
+        if self._path(step) == "float":
+            summands = (timed or self._timed(t0, t1)).summands(step.value)
+            return Given(tuple(summands), shift)
+        segment = step.segment
+        assert segment is not None
+        worths = [self._worth(source) for source in segment.sources]
+        common = float(worths[0].max()) if worths else 1.0
+        laws = [self._law(source) for source in segment.sources]
+        weights = weights_for(step, self.backend, [worth / common for worth in worths], laws)
+        trains = tuple(self._take("train", self.plan.by_node[s], t0, t1) for s in segment.sources)
+        const = Constant(torch.from_numpy(weights.fixed.const))
+        if segment.static:
+            total = sum(self.static(self.network.node(name)) for name in segment.static)
+            bias = torch.from_numpy(segment.bias).to(total.device).reshape(1, -1, *(1,) * (total.ndim - 2))
+            shape = (len(self.images), *self.network.shapes[step.value.name])
+            const = Constant(to_pixels((total + bias).expand(shape)))
+        scale = torch.from_numpy(weights.fixed.scale(common))
+        return Taps(weights, scale, trains, const if shift is None else _together(const, shift))
+
+    def _timed(self, t0: int, t1: int) -> TimedValues:
+        return TimedValues(
+            self.network,
+            self.static,
+            self.plan.static,
+            partial(self._unpacked, t0=t0, t1=t1),
+            self.plan.by_node.__contains__,
+            t1 - t0,
+            self.backend.precision,
+        )
+
+    def _scores(self, step: Step, t0: int, t1: int, timed: TimedValues) -> np.ndarray:
+        """Return the class scores' current, float32 [B, T, K] on the host."""
+        classes = self.network.shapes[step.value.name][0]
+        if self._path(step) != "float":
+            x = self.backend.values(self._current(step, t0, t1), len(self.images), t1 - t0)
+            return np.ascontiguousarray(x[:, 0, :, :classes].cpu().numpy())
+        x = timed(self.network.node(step.value.name)).reshape(t1 - t0, len(self.images), classes)
+        return np.ascontiguousarray(x.float().cpu().numpy().transpose(1, 0, 2))
+
+    def _pooled(self, step: Step, t0: int, t1: int) -> Array:
+        source = self.plan.by_node[step.sources[0]]
+        planes = self._law(step.node.name).planes
+        counts = None
+        for a, b in self.blocks:
+            if b <= t0:
+                counts = self.backend.count(self._take("train", source, a, b), planes, counts)
+        shapes = (self.network.shapes[source.node.name], self.network.shapes[step.node.name])
+        return self.backend.pool(self._take("train", source, t0, t1), pool_window(self.network, step), shapes, counts)
+
+    def _unpacked(self, name: str, t0: int, t1: int) -> Tensor:
+        """Return what a spiking node sends, worth times its spikes: [T*B, *shape]."""
+        shape, step = self.network.shapes[name], self.plan.by_node[name]
+        worth, planes = self._worth(name), self._law(name).planes
+        train = self._take("train", step, t0, t1)
+        if worth.ndim == 1:
+            return self.backend.unpack(train, planes, worth, shape)
+        x = self.backend.unpack(train, planes, np.ones(shape[0]), shape)
+        return x * torch.from_numpy(worth).to(x.device, x.dtype)
+
+    # What a step's neurons are, as the back end wants it
+
+    def _path(self, step: Step) -> str:
+        """Name the path that runs here: sums of integers, unless a source's spikes differ in worth within a channel."""
+        spread = any(self._worth(source).ndim > 1 for source in step.sources)
+        return "float" if spread and step.kind is not StepKind.MAX_POOL else step.path
+
+    def _site_of(self, node: str) -> Step:
+        """Return the site whose spikes a node sends on."""
+        step = self.plan.by_node[node]
+        while step.kind is StepKind.MAX_POOL:
+            step = self.plan.by_node[step.sources[0]]
+        return step
+
+    def _law(self, node: str) -> Law:
+        site, step = self._site_of(node), self.plan.by_node[node]
+        law = self.snn.neurons[site.name].law
+        if step is not site and law.planes not in ((1,), (1, -1)):
+            raise SpecError(
+                f"{step.name}: a max pool passes spikes of -1, 0 and 1 alone, not those of the law {law.name}. Choose "
+                "another law, or a network with average pools."
+            )
+        return law
+
+    def _worth(self, node: str) -> np.ndarray:
+        """Return what a spike is worth, float64 [C], or [*shape] where it differs within a channel."""
+        if node not in self.worths:
+            self.worths[node] = self._worth_of(node)
+        return self.worths[node]
+
+    def _worth_of(self, node: str) -> np.ndarray:
+        site = self._site_of(node)
+        shape = self.network.shapes[site.node.name]
+        worth = self.snn.neurons[site.name].worth
+        if worth.numel() in (1, shape[0]) and (worth.ndim < 2 or worth[0].numel() == 1):
+            return np.broadcast_to(worth.double().numpy().reshape(-1), shape[:1]).copy()
+        if self.plan.by_node[node] is not site:
+            raise SpecError(
+                f"{node}: behind a max pool a spike must be worth the same in a whole channel. Choose thresholds per "
+                "channel or per layer for "
+                f"{site.name}."
+            )
+        return np.broadcast_to(worth.double().numpy(), shape).copy()
+
+    def _levels(self, step: Step, value: Tensor, fill: float) -> Tensor:
+        """Lay a value broadcastable to [*site] out by stored channel: [C], or [pixel, C] where it differs by place."""
+        shape = self.network.shapes[step.node.name]
+        if value.numel() in (1, shape[0]) and (value.ndim < 2 or value[0].numel() == 1):
+            levels = torch.full((padded(shape[0]),), fill)
+            levels[: shape[0]] = value.reshape(-1)
+            return levels
+        return to_pixels(torch.broadcast_to(value, shape)[None], fill)[0]
+
+    def _shift(self, step: Step, t0: int, t1: int) -> Constant | None:
+        """Return what a site's neurons get besides, in the steps (t0, t1], or None."""
+        own = self.snn.neurons.get(step.name) if step.kind is StepKind.SITE else None
+        if own is None or own.shift is None:
+            return None
+        if not own.timed(self.network.site(step.name)):
+            levels = self._levels(step, own.shift, 0.0)
+            return Constant(levels if levels.ndim == 1 else levels.expand(len(self.images), -1, -1))
+        levels = torch.stack([self._levels(step, one, 0.0) for one in own.shift[t0:t1]])
+        if levels.ndim == 2:
+            return Constant(levels, timed=True)
+        return Constant(levels.transpose(0, 1).expand(len(self.images), -1, -1, -1), timed=True)
+
+    def _gate(self, step: Step, gate: Tensor) -> np.ndarray:
+        shape = self.network.shapes[step.node.name]
+        return pack_bits(to_pixels(torch.broadcast_to(gate, shape)[None].float())[0].bool()).numpy()
+
+    def _state(self, step: Step, own: Neurons, t0: int) -> Array:
+        if t0 > 0:
+            return self.backend.copy(self._take("state", step, self._block_before(t0), t0))
+        site = self.network.site(step.name)
+        v = torch.broadcast_to(own.initial_potential(site, self.image_keys), (len(self.images), *site.shape))
+        return self.backend.start(to_pixels(v), own.law.memory)
+
+
+def _together(a: Constant, b: Constant) -> Constant:
+    """Add two constants."""
+    x, y = a.values, b.values.to(a.values.device)
+    if b.timed and a.per_pixel:
+        x = x[:, :, None]
+    if b.per_pixel and b.timed and not a.per_pixel:
+        x = x[None, None, None]
+    return Constant((x + y).contiguous(), b.timed)
