@@ -10,16 +10,19 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import nn
 
 from explorer.cli.values import class_names, conversion, initial_potential, threshold_rule
 from explorer.engine import (
     CalibrationSpec,
+    ConversionSpec,
     DataError,
     Percentile,
     Record,
     SimulationSpec,
     SpecError,
     SpikingNetwork,
+    ThresholdRule,
     TrainedClip,
     calibrate,
     convert,
@@ -31,6 +34,7 @@ from explorer.engine.theory import wilson
 from explorer.study.measure import score
 from explorer.study.results import Result
 from explorer.zoo.architectures import architectures
+from explorer.zoo.cards import Card
 from explorer.zoo.data import LoosePictures, data_source, load_images
 from explorer.zoo.images import ImageSet, Inputs, normalise
 from explorer.zoo.memory import require_run_memory
@@ -57,8 +61,8 @@ def network_source(args: argparse.Namespace) -> NetworkSource:
     )
 
 
-def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch: Progress | None = None) -> int:
-    """Convert, simulate, and print accuracy against time-steps."""
+def check_machine(args: argparse.Namespace) -> None:
+    """Take the number of threads, and refuse seeds out of range."""
     if not 0 <= args.threads <= THREADS_MAX:
         raise SpecError(f"threads: 0 (torch's choice) to {THREADS_MAX}, got {args.threads}.")
     if args.threads:
@@ -67,6 +71,11 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
         raise SpecError(
             f"seed: a whole number from 0, got {args.seed}." if args.seed < 0 else f"seed: at most {SEED_MAX}."
         )
+
+
+def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch: Progress | None = None) -> int:
+    """Convert, simulate, and print accuracy against time-steps."""
+    check_machine(args)
     simulation = SimulationSpec(args.steps, Record(counts=False, v_end=False), device=args.device)
     spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site, args.law)
     rule = threshold_rule(args.threshold, args.steps) if args.threshold else None
@@ -83,14 +92,7 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
             f"{args.data}: {images.note}, so accuracy cannot be measured. Give a folder with one folder of pictures "
             "per class, named as the network's classes, by --data."
         )
-    network = trace(net, card.example())
-    require_run_memory(network, args.steps, card.name)
-    if rule is None:
-        rule = TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)
-    inputs: Batches = torch.empty(0)
-    if not isinstance(rule, TrainedClip):
-        inputs = Inputs(load_images(source, card, args.calibration_images, "calibration", args.seed).images, card)
-    snn = convert(network, calibrate(network, inputs, CalibrationSpec(rule)), spec)
+    snn, used = spiking(args, net, card, source, rule, spec)
     result = _measure(snn, images, card, simulation, on_progress)
     result["settings"] = {
         "network": args.network,
@@ -99,8 +101,8 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
         "parts": list(card.recipe.get("parts", ())),
         "data": args.data,
         "steps": args.steps,
-        "threshold": {"rule": type(rule).__name__, **asdict(rule)},
-        "calibration_images": len(inputs),
+        "threshold": {"rule": type(snn.calibration.spec.rule).__name__, **asdict(snn.calibration.spec.rule)},
+        "calibration_images": used,
         "threshold_scale": args.threshold_scale,
         "v_init": {"start": type(spec.v_init).__name__, **asdict(spec.v_init)},
         "law": spec.law,
@@ -116,6 +118,20 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
     else:
         _print_run(result, images, snn)
     return 0
+
+
+def spiking(
+    args: argparse.Namespace, net: nn.Module, card: Card, source: Any, rule: ThresholdRule | None, spec: ConversionSpec
+) -> tuple[SpikingNetwork, int]:
+    """Return a network converted as the options say, and how many images its thresholds come from."""
+    network = trace(net, card.example())
+    require_run_memory(network, args.steps, card.name)
+    if rule is None:
+        rule = TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)
+    inputs: Batches = torch.empty(0)
+    if not isinstance(rule, TrainedClip):
+        inputs = Inputs(load_images(source, card, args.calibration_images, "calibration", args.seed).images, card)
+    return convert(network, calibrate(network, inputs, CalibrationSpec(rule)), spec), len(inputs)
 
 
 def _measure(
