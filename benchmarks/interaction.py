@@ -9,9 +9,9 @@ import os
 import statistics
 import time
 
-from explorer.ui import link
-from explorer.ui.scene import Scene
-from explorer.ui.settings import Settings
+from explorer.study import link
+from explorer.study.scene import Scene
+from explorer.study.settings import Settings
 from tests import browser_help as help
 
 TARGETS = {"trace_ms": 400, "accuracy_ms": 1200, "page_ms": 700}

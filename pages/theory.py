@@ -5,9 +5,9 @@ import streamlit as st
 
 from explorer.plots import theory
 from explorer.plots.membrane import Trace, membrane_figure
+from explorer.study.scene import INPUTS
 from explorer.ui import frame, state, tour, widgets
 from explorer.ui.components import chart
-from explorer.ui.scene import INPUTS
 
 frame.question("One neuron under constant input, no network: why is one half of the threshold the best start?")
 columns = st.columns(4)
@@ -45,7 +45,7 @@ st.latex(
     rf" = {n}, \qquad \hat a = \frac{{\theta n}}{{T}} = {theta * n / T:.3g}"
 )
 metrics = st.columns(4)
-metrics[0].metric("Mean error (units)", f"{round(mean, 5) + 0.0:+.5f}")
+metrics[0].metric("Mean error (units)", frame.signed(round(mean, 5) + 0.0, 5))
 metrics[1].metric(
     "Mean squared error (units²)",
     f"{square:.3g}",
@@ -65,7 +65,12 @@ with left:
         f"Staircase of {T} steps against the clip.",
         note=note,
     )
-    chart(theory.error_figure(theta, T, v_init), "theory_error", f"Error against input; mean {mean:+.4f}.", note=note)
+    chart(
+        theory.error_figure(theta, T, v_init),
+        "theory_error",
+        f"Error against input; mean {frame.signed(mean, 4)}.",
+        note=note,
+    )
 with right:
     before, after, fired = theory.step(x0, theta, T, v_init)
     trace = Trace("v(t)", np.full(T, x0), before, after, fired, theta, v_init * theta, float(np.clip(x0, 0, theta)))

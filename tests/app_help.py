@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from streamlit.testing.v1 import AppTest
 
-from explorer.ui import link
-from explorer.ui.scene import Scene
-from explorer.ui.settings import Settings
+from explorer.study import link
+from explorer.study.scene import Scene
+from explorer.study.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = Settings(images=16, T=8)

@@ -1,14 +1,19 @@
 """The Explorer page: every control changes the result; bad input is explained and the last good result stays."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from explorer.ui import link
-from explorer.ui.scene import Display, Scene
-from explorer.ui.settings import Settings
+from explorer.study import link
+from explorer.study.scene import Display, Pin, Scene
+from explorer.study.script import script
+from explorer.study.settings import Settings
+from explorer.study.tables import curve_csv
 from tests.app_help import ROOT, SMALL, chart, errors, metric, open_app, settle, values
 
 
@@ -44,7 +49,7 @@ def test_layer_table_is_filled_and_errors_drawn(settled):
     assert {"identity â = a", "clip(a, 0, θ)"} <= {trace.get("name") for trace in chart(settled, "histogram")["data"]}
 
 
-@pytest.mark.parametrize(("name", "value"), [("v_init", 0.1), ("scale", 0.6), ("T", 12), ("p", 97.0)])
+@pytest.mark.parametrize(("name", "value"), [("v_init", 0.1), ("scale", 0.6), ("T", 12)])
 def test_moving_a_slider_changes_trace_and_curve(name, value):
     at = settle(open_app())
     before, old = membrane(at), curve(at)
@@ -64,6 +69,13 @@ def test_choosing_another_rule_changes_the_trace(name, value):
     at.selectbox(key=f"set_{name}").set_value(value).run()
     assert not at.exception and not at.error
     assert not np.array_equal(membrane(at), before)
+
+
+def test_a_percentile_is_typed_as_exactly_as_it_is_meant():
+    at = open_app()
+    before = membrane(at)
+    at.number_input(key="set_p").set_value(99.99).run()
+    assert not np.array_equal(membrane(at), before) and any("p99.99" in caption.value for caption in at.caption)
 
 
 def test_spread_and_seed_act_on_random_starts():
@@ -171,40 +183,46 @@ def test_a_damaged_link_is_explained_and_the_defaults_used():
 
 
 def test_table_edits_are_checked(monkeypatch):
-    from explorer.ui import explorer_parts, state
+    from explorer.ui import state
+    from explorer.ui.panels import layer_table
 
     session, said = {"k": {"edited_rows": {0: {"scale": -1.0}, 1: {"v_init": 0.25}}}}, []
     changed = {}
-    monkeypatch.setattr(explorer_parts.st, "session_state", session)
+    monkeypatch.setattr(layer_table.st, "session_state", session)
     monkeypatch.setattr(state, "current", lambda: Settings())
     monkeypatch.setattr(state, "say", said.append)
     monkeypatch.setattr(state, "change", lambda **values: changed.update(values))
-    explorer_parts._edited("k", ("a", "b"))
+    layer_table._edited("k", ("a", "b"))
     assert "0.05 to 4, got -1" in said[0] and changed["sites"] == (("b", None, 0.25),)
 
 
-def test_exported_script_reproduces_the_number(tmp_path):
-    import subprocess
-    import sys
-
-    from explorer.ui.exports import script
-    from tests.app_help import ROOT
-
-    settings = replace(SMALL, images=32, v_init=0.3, sites=(("act1", 0.9, 0.5),))
-    at = settle(open_app(settings))
+@pytest.mark.parametrize(("page", "where"), [(None, "checkout"), ("accuracy_and_ablation", "installed")])
+def test_exported_script_reproduces_what_is_on_screen(tmp_path, page, where):
+    """Saved in a folder of its own: run there with the package installed, or from the checkout's root."""
+    settings = replace(SMALL, T=4, images=32, v_init=0.3, sites=(("act1", 0.9, 0.5),))
+    pinned = Pin(replace(SMALL.look(), T=6, rule="max"), "other rule")
+    at = open_app(Scene(settings, Display(ablation="start"), (pinned,)), page)
+    lines = settle(at).session_state["shown"].everything()
     file = tmp_path / "run.py"
-    file.write_text(script(settings, 32), encoding="utf-8")
+    file.write_text(script(lines), encoding="utf-8")
+    installed = {"PYTHONPATH": str(ROOT)} if where == "installed" else {}
     done = subprocess.run(
-        [sys.executable, str(file)],
-        cwd=ROOT,
-        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, str(file), str(tmp_path / "curves.csv")],
+        cwd=tmp_path if where == "installed" else ROOT,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | installed,
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    shown = float(metric(at, "SNN top-1").removesuffix(" %"))
-    assert abs(100 * float(done.stdout.split()[1]) - shown) < 0.06
+    printed = dict(reversed(text.split(": ", 1)) for text in done.stdout.splitlines())
+    assert len(printed) == len(lines) == (4 if page is None else 8)
+    for line in lines:
+        share = 100 * line.result.top1[-1]
+        assert f"top-1 {share / 100:.6f} on 32 images, T = {line.settings.T}" in printed[line.name]
+    assert abs(100 * lines[0].result.top1[-1] - curve(at)[-1]) < 1e-4
+    shown = curve_csv({line.name: line.result for line in lines})
+    assert (tmp_path / "curves.csv").read_text(encoding="utf-8").splitlines() == shown.splitlines()
 
 
 def test_a_link_can_hide_controls_on_every_page():
@@ -275,11 +293,11 @@ def test_undo_takes_back_display_choices_and_pins_too():
 
 
 def test_pins_and_display_choices_come_with_the_link():
-    pinned = replace(SMALL.look(), v_init=0.1)
+    pinned = Pin(replace(SMALL.look(), v_init=0.1))
     at = settle(open_app(Scene(SMALL, Display(log_axis=False), (pinned,)), "accuracy_and_ablation"))
     figure = chart(at, "accuracy")
     assert figure["layout"]["xaxis"].get("type") != "log"
-    assert any(trace.get("name", "").startswith("pin: ") for trace in figure["data"])
+    assert any(trace.get("name", "").startswith("pin ") for trace in figure["data"])
 
 
 def test_a_drag_is_undone_in_one_go(monkeypatch):

@@ -10,10 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from explorer.ui import cache, keys, uploads
-from explorer.ui.exports import script
-from explorer.ui.settings import Settings
-from explorer.ui.shelf import Shelf
+from explorer.study import keys, uploads
+from explorer.study.results import Result
+from explorer.study.script import Line, script
+from explorer.study.settings import Settings
+from explorer.study.shelf import Shelf
+from explorer.ui import cache
 from explorer.zoo.data import embedded
 from explorer.zoo.registry import load
 from tests.app_help import ROOT, SMALL, chart, errors, metric, open_app, settle, values
@@ -273,8 +275,9 @@ def test_exported_script_reproduces_uploads(weights, tmp_path):
     (tmp_path / "pictures").mkdir()
     for name, content in files:
         (tmp_path / "pictures" / name).write_bytes(content)
-    code = script(settings, 12)
-    assert "with the file it's mine.pth and a folder named pictures" in code and "upload:" not in code
+    seen = Result(settings.T, np.zeros((12, settings.T), bool), np.zeros(12, bool))
+    code = script([Line("yours", settings, seen)])
+    assert "the file it's mine.pth and a folder named pictures" in code and "upload:" not in code
     (tmp_path / "run.py").write_text(code, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "run.py"],

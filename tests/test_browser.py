@@ -2,9 +2,9 @@
 
 import pytest
 
-from explorer.ui import link
-from explorer.ui.scene import Scene
-from explorer.ui.settings import Settings
+from explorer.study import link
+from explorer.study.scene import Scene
+from explorer.study.settings import Settings
 from tests import browser_help as help
 
 SMALL = f"?{link.PARAMETER}={link.encode(Scene(Settings(images=16, T=16)))}"

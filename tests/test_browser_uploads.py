@@ -5,9 +5,9 @@ import io
 import pytest
 import torch
 
-from explorer.ui import keys, link
-from explorer.ui.scene import Scene
-from explorer.ui.settings import Settings
+from explorer.study import keys, link
+from explorer.study.scene import Scene
+from explorer.study.settings import Settings
 from explorer.zoo.registry import load
 from tests import browser_help as help
 from tests.pictures import picture

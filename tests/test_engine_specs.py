@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import pytest
@@ -171,34 +170,6 @@ def test_errors_have_one_root():
     kinds = [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, Exception)]
     assert len(kinds) >= 8
     assert all(issubclass(k, ExplorerError) for k in kinds)
-
-
-ALLOWED = {
-    "engine": {"engine"},
-    "plots": {"plots", "engine"},
-    "zoo": {"zoo", "engine"},
-    "cli": {"cli", "zoo", "engine"},
-    "ui": {"ui", "plots", "zoo", "engine"},
-}
-FORBIDDEN = {"engine": {"streamlit", "plotly", "PIL"}, "plots": {"streamlit", "torch"}, "zoo": {"streamlit", "plotly"}}
-
-
-@pytest.mark.parametrize("package", sorted(ALLOWED))
-def test_imports_point_one_way(package):
-    files = list((ROOT / "explorer" / package).rglob("*.py"))
-    assert files
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module]
-            for name in names:
-                top, *rest = name.split(".")
-                assert top not in FORBIDDEN.get(package, set()), f"{file}: {name}"
-                if top == "explorer" and rest:
-                    assert rest[0] in ALLOWED[package], f"{file}: {name}"
 
 
 def test_no_module_hides_a_standard_one():

@@ -70,7 +70,14 @@ def test_steps_to_reach_counts_from_where_accuracy_stays():
 def test_grid_marks_the_best_row_of_each_column():
     grid = np.array([[0.1, 0.5], [0.7, np.nan]])
     marks = accuracy.grid_figure(grid, [8, 16], [0.0, 0.5], "T", "v_init").data[1]
-    assert list(marks.y) == [0.5, 0.0]
+    assert list(marks.y) == ["0.5", "0.0"]
+
+
+def test_a_grid_shows_what_was_run_and_no_values_between():
+    """99.9 and 100 are as wide as 95 and 97, and no tick stands where nothing was run."""
+    figure = accuracy.grid_figure(np.ones((3, 2)), [1, 2], ["95", "99.9", "100"], "T", "percentile (%)")
+    assert figure.layout.yaxis.type == figure.layout.xaxis.type == "category"
+    assert list(figure.data[0].y) == ["95", "99.9", "100"]
 
 
 def test_short_names_stay_unique():

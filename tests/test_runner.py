@@ -3,28 +3,42 @@
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from explorer.ui.runner import KEEP, SILENCE, Runner
-from explorer.ui.settings import Settings
+from explorer.study.results import Result
+from explorer.study.runner import KEEP, SILENCE, Runner
+from explorer.study.settings import Settings
+
+
+class Still(Runner):
+    """A queue whose worker never starts."""
+
+    def _start(self):
+        pass
 
 
 @pytest.fixture
 def runner():
-    queue = Runner()
-    queue._thread = threading.Thread()  # a worker that never starts
-    return queue
+    return Still(lambda: None)
 
 
-def test_other_visitors_runs_are_counted_while_they_come_first(runner):
-    mine, theirs = Settings(T=8), [Settings(T=16), Settings(T=32)]
-    own = runner.want("me", [mine])[0]
+def see(job, images):
+    """Let a job's run know so many images."""
+    T = job.run.settings.T
+    job.run.result = Result(T, np.ones((images, T), bool), np.ones(images, bool))
+
+
+def test_visitors_are_counted_while_they_come_first(runner):
+    own = runner.want("me", [Settings(T=8)])[0]
     assert runner.ahead("me") == 0
-    others = runner.want("other", theirs)
+    see(own, 16)  # now others wait for their first point, and he does not
+    for other in ("a", "b"):
+        runner.want(other, [Settings(T=16, seed=ord(other)), Settings(T=32)])
     assert runner.ahead("me") == 2
-    others[0].result.images = 16
+    see(runner.want("a", [Settings(T=16, seed=ord("a"))])[0], 16)
     assert runner.ahead("me") == 1
-    own.result.images = own.goal
+    see(own, own.goal)
     assert runner.ahead("me") == 0
 
 
@@ -32,8 +46,8 @@ def test_visitors_with_equal_settings_share_a_run(runner):
     first = runner.want("me", [Settings(images=64)])[0]
     second = runner.want("other", [replace(Settings(images=256), channel=3)])[0]
     assert second.run is first.run and first.run.wanted == {"me": 64, "other": 256}
-    assert (first.goal, second.goal, first.run.goal) == (64, 256, 256)
-    first.run.result.images = 80
+    assert (first.goal, second.goal) == (64, 256)
+    see(first, 80)
     assert first.done and not second.done and runner.ahead("me") == 0
     runner.want("other", [])
     assert first.run.wanted == {"me": 64} and not first.run.is_open
@@ -41,13 +55,13 @@ def test_visitors_with_equal_settings_share_a_run(runner):
 
 def test_one_visitor_may_want_the_same_run_twice_and_gets_the_larger(runner):
     large, small = runner.want("me", [Settings(images=256), Settings(images=64)])
-    assert large.run is small.run and large.run.goal == 256
+    assert large.run is small.run and large.run.wanted == {"me": 256}
     assert (large.goal, small.goal, small.settings.images) == (256, 64, 64)
 
 
 def test_errors_are_waited_for_only_by_who_asked_for_them(runner):
     job = runner.want("me", [Settings(images=16)])[0]
-    job.run.result.images = 16
+    see(job, 16)
     assert job.done
     strict = runner.want("other", [Settings(images=16)], errors=True)[0]
     assert not strict.done and job.run.is_open and job.done
@@ -55,7 +69,8 @@ def test_errors_are_waited_for_only_by_who_asked_for_them(runner):
 
 def test_a_run_is_done_when_there_are_no_more_images_however_many_are_asked_for(runner):
     job = runner.want("me", [Settings(images=64)])[0]
-    job.run.available, job.run.result.images = 5, 5
+    job.run.available = 5
+    see(job, 5)
     assert runner.want("me", [Settings(images=64)])[0].done and job.goal == 5
 
 
@@ -71,14 +86,14 @@ def test_a_failed_run_is_tried_again_only_when_asked_for_anew(runner):
 
 def test_who_is_silent_has_left(runner, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("explorer.ui.runner.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("explorer.study.runner.time.monotonic", lambda: now[0])
     theirs = runner.want("other", [Settings(T=8)])[0]
     now[0] = SILENCE - 1
     runner.want("me", [Settings(T=16)])
-    assert theirs.run.wanted and runner.ahead("me") == 1
+    assert theirs.run.wanted
     now[0] = SILENCE + 1
     runner.want("me", [Settings(T=16)])
-    assert not theirs.run.wanted and runner.ahead("me") == 0
+    assert not theirs.run.wanted
 
 
 def test_no_more_runs_are_kept_than_there_is_room_for(runner):
@@ -87,3 +102,117 @@ def test_no_more_runs_are_kept_than_there_is_room_for(runner):
         runner.want("other", [Settings(seed=seed)])
     assert len(runner._runs) == KEEP
     assert runner.want("me", [Settings(seed=1000)])[0].run is kept.run
+
+
+class Clockwork:
+    """An instrument whose images take a known time on a clock of its own, and which fails where it is told to."""
+
+    def __init__(self, seconds=0.1, fault=None):
+        self.seconds, self.fault, self.now = seconds, fault, 0.0
+
+    def available(self, settings, n):
+        return n
+
+    def advance(self, settings, begin, end, stop, pause):
+        if self.fault is not None and settings.seed == 13:
+            raise self.fault
+        done = 0
+        for _ in range(begin, end):
+            self.now += self.seconds
+            done += 1
+            if done % 4 == 0 and (pause() or done * self.seconds > 0.6):
+                break
+        return Result(settings.T, np.ones((done, settings.T), bool), np.ones(done, bool))
+
+    def errors(self, settings, images, stop):
+        return {}
+
+
+def turn(runner, instrument):
+    """Let the queue do its next slice; return whose turn it was."""
+    owner, run = runner._next()
+    runner.step(instrument, owner, run)
+    return owner
+
+
+@pytest.mark.parametrize("others", [1, 5])
+@pytest.mark.parametrize("cells", [1, 20])
+def test_a_first_point_is_not_kept_waiting_by_much_work_of_others(runner, monkeypatch, cells, others):
+    instrument = Clockwork()
+    monkeypatch.setattr("explorer.study.runner.time.monotonic", lambda: instrument.now)
+    for i in range(others):
+        runner.want(f"other {i}", [Settings(images=2000, seed=100 * i + k) for k in range(cells)])
+    for _ in range(3 * others):
+        turn(runner, instrument)
+    began = instrument.now
+    job = runner.want("me", [Settings(v_init=0.3)])[0]
+    while not job.result.images:
+        turn(runner, instrument)
+    assert instrument.now - began < 2
+    used = dict.fromkeys(runner._used, 0)
+    for _ in range(40 * (others + 1)):
+        used[turn(runner, instrument)] += 1
+        for owner in list(runner._heard):  # all go on looking
+            runner._heard[owner] = instrument.now
+        if job.done:
+            break
+    assert max(used.values()) <= 2 * used["me"] + 4, "many cells are not many shares"
+
+
+@pytest.mark.parametrize("fault", [SystemExit(3), MemoryError("no memory"), KeyError("odd")])
+def test_a_fault_in_a_slice_is_told_and_the_others_go_on(runner, fault, capsys):
+    instrument = Clockwork(fault=fault)
+    bad = runner.want("me", [Settings(seed=13, images=16)])[0]
+    good = runner.want("other", [Settings(images=16)])[0]
+    while runner._next():
+        turn(runner, instrument)
+    assert type(fault).__name__ in bad.error and bad.done
+    assert good.error is None and good.result.images == 16
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_worker_that_died_is_started_again():
+    made = []
+
+    def instrument():
+        made.append(1)
+        if len(made) == 1:
+            raise SystemExit
+        return Clockwork(0.0)
+
+    queue = Runner(instrument)
+    queue.want("me", [Settings(images=16)])
+    queue._thread.join(10)
+    job = queue.want("me", [Settings(images=16)])[0]
+    end = threading.Event()
+    for _ in range(200):
+        if job.done:
+            break
+        end.wait(0.05)
+    queue.close()
+    assert len(made) == 2 and job.result.images == 16
+
+
+def test_a_slow_close_look_holds_up_nobody_elses():
+    queue, seen, release = Runner(lambda: Clockwork(0.0)), [], threading.Event()
+
+    def slow():
+        with queue.look():
+            release.wait(20)
+
+    threads = [threading.Thread(target=slow) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    quick = threading.Thread(target=lambda: [queue.look().__enter__(), seen.append(1)])
+    quick.start()
+    job = queue.want("me", [Settings(images=16)])[0]
+    quick.join(8)
+    for _ in range(200):
+        if job.done:
+            break
+        release.wait(0.05)
+    assert seen and job.result.images == 16, "a look and a run went on beside three that hang"
+    release.set()
+    for thread in threads:
+        thread.join(10)
+    queue.close()

@@ -23,12 +23,13 @@ from explorer.engine import (
     TrainedClip,
     calibrate,
     convert,
-    simulate,
     trace,
 )
-from explorer.engine.analysis import top1_curve, wilson
+from explorer.engine.analysis import wilson
 from explorer.engine.calibrate import Batches
 from explorer.engine.report import HEAD, conversion_report
+from explorer.study.measure import score
+from explorer.study.results import Result
 from explorer.zoo.architectures import architectures
 from explorer.zoo.data import LoosePictures, data_source, load_images
 from explorer.zoo.images import ImageSet, Inputs, normalise
@@ -121,26 +122,19 @@ def _measure(
 ) -> dict[str, Any]:
     """Run ANN and SNN over all images; accuracies are shares 0..1, seconds those of the SNN alone."""
     assert images.labels is not None
-    labels = torch.from_numpy(images.labels)
-    ann_hits, hits, spikes, seconds = 0, torch.zeros(spec.T, dtype=torch.float64), 0, 0.0
+    result = Result.empty(spec.T)
     batch = max(1, min(BATCH, BATCH_BYTES // (4 * math.prod(snn.network.input_shape))))
     for begin in range(0, len(images), batch):
         x = normalise(images.images[begin : begin + batch], card)
-        y = labels[begin : begin + batch]
-        ann_hits += int((snn.network.forward(x).argmax(1) == y).sum())
-        part = simulate(
-            snn, x, spec, on_progress=None if on_progress is None else _shifted(on_progress, begin, len(images))
-        )
-        hits += torch.as_tensor(top1_curve(part.logits, y), dtype=torch.float64) * len(y)
-        spikes += sum(part.spike_totals.values())
-        seconds += part.seconds
-    neurons = sum(site.neurons for site in snn.network.sites)
+        progress = None if on_progress is None else _shifted(on_progress, begin, len(images))
+        part = score(snn, x, images.labels[begin : begin + batch], spec, on_progress=progress)
+        result = result.joined(part)
     return {
-        "ann_top1": round(ann_hits / len(images), 6),
-        "top1": [round(float(hit) / len(images), 6) for hit in hits],
-        "images": len(images),
-        "spikes_per_neuron": round(spikes / (neurons * len(images)), 6),
-        "seconds": round(seconds, 3),
+        "ann_top1": round(result.ann_top1, 6),
+        "top1": [round(float(share), 6) for share in result.top1],
+        "images": result.images,
+        "spikes_per_neuron": round(result.spikes_per_neuron, 6),
+        "seconds": round(float(result.seconds.sum()), 3),
     }
 
 

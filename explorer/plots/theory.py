@@ -66,7 +66,7 @@ def staircase_figure(theta: float, T: int, v_init: float, x0: float) -> go.Figur
         y=np.clip(x, 0, theta),
         mode="lines",
         name="clip(x, 0, θ)",
-        line={"color": theme.ORANGE, "dash": "dash", "width": 2},
+        line={"color": theme.ANN.colour, "dash": "solid", "width": 2},
         hoverinfo="skip",
     )
     figure.add_scatter(
@@ -83,7 +83,7 @@ def staircase_figure(theta: float, T: int, v_init: float, x0: float) -> go.Figur
         y=[y0],
         mode="markers",
         name="your input",
-        marker={"color": theme.PINK, "size": 12, "symbol": "diamond"},
+        marker={"color": theme.CHOSEN, "size": 12, "symbol": "diamond"},
         hovertemplate="x = %{x:.3g}<br>â = %{y:.3g}<extra></extra>",
     )
     return figure
@@ -126,7 +126,7 @@ def square_figure(x: np.ndarray, theta: float, T: int, v_init: float) -> go.Figu
         mode="markers",
         name="yours",
         showlegend=False,
-        marker={"color": theme.PINK, "size": 13, "symbol": "diamond"},
+        marker={"color": theme.CHOSEN, "size": 13, "symbol": "diamond"},
         hovertemplate="yours: %{x:.2f}<br>mean square %{y:.3g}<extra></extra>",
     )
     figure.update_yaxes(rangemode="tozero")
@@ -142,7 +142,7 @@ def density_figure(x: np.ndarray, theta: float) -> go.Figure:
         x=(edges[1:] + edges[:-1]) / 2,
         y=100 * share / x.size,
         showlegend=False,
-        marker={"color": theme.GREEN},
+        marker={"color": theme.GREY},
         width=width,
         hovertemplate="x ≈ %{x:.3g}<br>%{y:.2f} %<extra></extra>",
     )

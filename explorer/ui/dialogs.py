@@ -13,8 +13,9 @@ from typing import Any
 import streamlit as st
 
 from explorer.limits import NAMED, limits
-from explorer.ui import cache, frame, keys, link, state, uploads
-from explorer.ui.settings import Settings
+from explorer.study import keys, link, uploads
+from explorer.study.settings import Settings
+from explorer.ui import cache, frame, state
 
 OPEN, PENDING = "dialog", "pending"
 PARTS = {"average": "Take the average (EMA, SWA)", "raw": "Take the raw weights"}

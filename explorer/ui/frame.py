@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from explorer.ui import cache, keys, state
+from explorer.study import compare, keys
+from explorer.study.settings import RULES, Settings
+from explorer.ui import cache, state
 from explorer.ui.components import preload
-from explorer.ui.settings import Settings
+from explorer.ui.session import ASKED, MESSAGE, OWNER, PENDING, PLACED
 
-if TYPE_CHECKING:  # it imports torch, and the frame is to appear before that
-    from explorer.ui.runner import Job
+if TYPE_CHECKING:
+    from explorer.study.results import Result
+    from explorer.study.runner import Job
 
 LAYOUT = Path(__file__).with_name("layout.css")
-OWNER = "owner"
 TELLING = 0.55  # activation, as a share of theta, of the neuron shown first: it spikes often and is not clipped
 
 
@@ -25,10 +28,11 @@ def top(title: str) -> None:
     st.html(LAYOUT)
     st.title(title)
     preload()
-    message = st.session_state.get("message")
-    if message:
-        st.warning(keys.plain(message), icon=":material/info:")
-        st.button("Dismiss", key="dismiss", icon=":material/close:", type="tertiary", on_click=state.dismiss)
+    with st.container():  # always there, so that what stands below keeps its place
+        message = MESSAGE.get()
+        if message:
+            st.warning(keys.plain(message), icon=":material/info:")
+            st.button("Dismiss", key="dismiss", icon=":material/close:", type="tertiary", on_click=state.dismiss)
 
 
 def question(text: str) -> None:
@@ -40,7 +44,9 @@ def owner() -> str:
     """Return a name for this visitor in the queue of simulations."""
     import uuid
 
-    return st.session_state.setdefault(OWNER, uuid.uuid4().hex)
+    if not OWNER.get():
+        OWNER.put(uuid.uuid4().hex)
+    return OWNER.get()
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +63,22 @@ def view() -> View:
     Stops the page if nothing ever worked, with a way to begin anew.
     """
     settings = state.current()
-    if st.session_state.get("asked") != settings.look():
+    if ASKED.get() != settings.look():
         cache.runner().want(owner(), [])  # a control moved: the old run ends before the new one begins
-        st.session_state["asked"] = settings.look()
+        ASKED.put(settings.look())
+    with st.container():
+        return _view(settings)
+
+
+def _view(settings: Settings) -> View:
     try:
         with st.spinner("Loading the network and simulating one image…"):
-            look = cache.look(one_image(settings))
+            look = cache.look(one_image(settings), stop=cache.moved_on)
     except Exception as error:
-        st.error(keys.plain(words(error)), icon=":material/error:")
         good = state.last_good()
+        if good is None and _mend(settings, error):
+            st.rerun()
+        st.error(keys.plain(words(error)), icon=":material/error:")
         if good is None:
             st.button("Start from the defaults", key="start_anew", icon=":material/restart_alt:", on_click=state.anew)
             st.stop()
@@ -74,6 +87,25 @@ def view() -> View:
     settings = _with_neuron(settings, look)
     state.good(settings)
     return View(settings, look)
+
+
+def _mend(settings: Settings, error: Exception) -> bool:
+    """Tell whether a threshold rule that does not fit its network (from a link) was replaced by one that does."""
+    from explorer.engine.errors import SpecError
+
+    if settings.rule != "clip" or not isinstance(error, SpecError):
+        return False
+    try:
+        cache.look(one_image(replace(settings, rule="percentile")))
+    except Exception:
+        return False
+    label = keys.label(settings.network)
+    state.say(
+        f"“{RULES['clip']}” needs a network that was trained with a clip, and {label} was not: "
+        f"“{RULES['percentile']}” is used instead."
+    )
+    PENDING.put({"rule": "percentile"})
+    return True
 
 
 def words(error: Exception) -> str:
@@ -85,27 +117,65 @@ def words(error: Exception) -> str:
     return f"Something in the app failed ({type(error).__name__}: {error}). Change a setting or reset to go on."
 
 
-def one_image(settings: Settings) -> Settings:
-    """Return what the view of one image depends on: the recipe without the neuron."""
-    return replace(settings.look(), image=settings.image, images=16)
+def one_image(settings: Settings, layer: str = "") -> Settings:
+    """Return what the view of one image (of one of its layers) depends on: the recipe without the neuron."""
+    return replace(settings.look(), image=settings.image, images=16, layer=layer)
+
+
+def without_image(settings: Settings) -> Settings:
+    """Return what the first images together depend on: the recipe without the single image and the neuron."""
+    return replace(settings.look(), images=16)
 
 
 def _with_neuron(settings: Settings, look: Any) -> Settings:
-    """Return settings whose layer and neuron exist: a telling one is chosen where the visitor chose none."""
-    import numpy as np
-
+    """Return settings whose layer and neuron exist: a telling neuron where the visitor chose a layer but none in it."""
     names = list(look.shapes)
     layer = settings.layer
-    position: tuple[int, ...] = (settings.channel, settings.row, settings.column)
+    place: tuple[int, ...] = (settings.channel, settings.row, settings.column)
+    before = PLACED.get()
     if layer not in look.shapes:
         layer = names[len(names) // 2]
-        telling = np.abs(look.a[layer] / look.theta[layer] - TELLING).argmin()
-        position = tuple(int(i) for i in np.unravel_index(int(telling), look.shapes[layer]))
+        place = telling(look, layer)
+    elif before is not None and before[0] != layer and before[1] == place:
+        place = telling(look, layer)
     shape = (*look.shapes[layer], 1, 1)[:3]
-    position = (*position, 0, 0)[:3]
-    channel, row, column = (min(i, n - 1) for i, n in zip(position, shape, strict=True))
+    place = tuple(min(i, n - 1) for i, n in zip((*place, 0, 0)[:3], shape, strict=True))
+    channel, row, column = place
     state.place(layer=layer, channel=channel, row=row, column=column)
+    PLACED.put((layer, place))
     return state.current()
+
+
+def telling(look: Any, layer: str, channel: int | None = None) -> tuple[int, int, int]:
+    """Return channel, row and column of a neuron with something to show: it spikes often and is not clipped."""
+    import numpy as np
+
+    share = np.abs(look.a[layer] / look.theta[layer] - TELLING)
+    among = share if channel is None else share[channel]
+    found = [int(i) for i in np.unravel_index(int(among.argmin()), among.shape)]
+    place = (*([] if channel is None else [channel]), *found, 0, 0)
+    return place[0], place[1], place[2]
+
+
+def trace(view: View, name: str, settings: Settings) -> Any:
+    """Return the membrane trace of the chosen neuron under these settings, in their colour."""
+    from explorer.plots import theme
+
+    one = one_image(replace(settings, image=view.settings.image), view.settings.layer)
+    got = cache.trace(one, name, neuron_index(view.settings, view.look))
+    return replace(got, style=theme.style(compare.role(settings)))
+
+
+def plain_number(value: float) -> str:
+    """Return a number with four digits; minus is the sign that figures use."""
+    return f"{value:.4g}".replace("-", "−")
+
+
+def choose_layer(view: View, layer: str, channel: int | None = None) -> None:
+    """Make a layer, or one of its channels, the chosen one, with a neuron that has something to show."""
+    if layer in view.look.shapes:
+        place = telling(view.look, layer, channel)
+        state.change(layer=layer, channel=place[0], row=place[1], column=place[2])
 
 
 def neuron_index(settings: Settings, look: Any) -> int:
@@ -116,26 +186,26 @@ def neuron_index(settings: Settings, look: Any) -> int:
     return int(np.ravel_multi_index((settings.channel, settings.row, settings.column)[: len(shape)], shape))
 
 
-def assumptions(settings: Settings, jobs: list[Job]) -> None:
-    """Draw the line that says on what the numbers rest."""
-    results = [job.result for job in jobs]
-    seen = results[0].images if results else 0
+def assumptions(settings: Settings, jobs: list[Job], results: list[Result]) -> None:
+    """Draw the line that says on what the numbers rest; results: what is shown of the jobs, all on the same images."""
+    seen = max((result.images for result in results), default=0)
     running = [job for job in jobs if not job.done]
     device = next((result.device for result in results if result.device), "")
     seed = f" · seed {settings.seed}" if settings.start != "constant" else ""
     faults = list(dict.fromkeys(job.error for job in jobs if job.error))
+    source = keys.plain(keys.label(settings.source) + _how_chosen(settings, jobs))
+    of = f"{seen} of {jobs[0].goal}" if running and jobs else f"{seen}"
     if running:
-        least = min(running, key=lambda job: job.result.images / job.goal)
-        status = f":material/sync: refining, {least.result.images} of {least.goal} images{_ahead()}"
+        status = f":material/sync: refining{_ahead()}"
     else:
         status = ":material/error: failed" if faults else ":material/check: complete"
     st.caption(
-        f"{status} · {count(seen, 'evaluation image')} ({keys.plain(keys.label(settings.source))}) · T = {settings.T}"
-        f"{seed} · {keys.plain(settings.describe())} · {device}"
+        f"{status} · {of} evaluation image{'' if of == '1' else 's'} ({source}) · "
+        f"T = {settings.T}{seed} · {keys.plain(settings.describe())} · {device}"
     )
     for fault in faults:
         st.error(keys.plain(fault), icon=":material/error:")
-    silent = results[0].silent() if results and seen else []
+    silent = results[0].silent() if results else []
     if silent:
         st.warning(
             f"No neuron of {', '.join(silent[:3])}{' …' if len(silent) > 3 else ''} fired on any image: "
@@ -144,26 +214,52 @@ def assumptions(settings: Settings, jobs: list[Job]) -> None:
         )
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """Return a number with its sign; minus is the sign that figures use."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def count(n: int, what: str) -> str:
     """Return a number with its noun in the plural where it must be."""
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
+def _how_chosen(settings: Settings, jobs: list[Job]) -> str:
+    """Return how the images of a folder were chosen, where they are fewer than asked for or drawn by a seed."""
+    if settings.source == Settings().source or keys.is_upload(settings.source) or not jobs:
+        return ""
+    note = cache.images(settings.network, settings.source, jobs[0].goal).note
+    return f": {note}" if note else ""
+
+
 def _ahead() -> str:
     n = cache.runner().ahead(owner())
-    return f", {count(n, 'run')} of other visitors ahead of yours" if n else ""
+    return f", {count(n, 'other visitor')} before you" if n else ""
 
 
-def live(jobs: list[Job], draw) -> None:
-    """Call draw() now and again while the runs refine; the rest of the page follows at the first and the last result."""  # noqa: E501
+def _reached(jobs: list[Job]) -> tuple[bool, bool, bool]:
+    """Return how far runs are, as far as the rest of the page shows it: a first point, errors, all of it."""
+    first = jobs[0].result if jobs else None
+    return (
+        first is not None and first.images > 0,
+        first is not None and first.error_images > 0,
+        all(job.done for job in jobs),
+    )
+
+
+def live(ask: Callable[[], list[Job]], draw: Callable[[], None]) -> None:
+    """Ask for runs and call draw() now and again while they refine; the page follows at first point, errors and end.
+
+    draw() asks again itself: a page that nobody looks at any more stops asking.
+    """
+    jobs = ask()
     cache.runner().wait(jobs, 0.15)
-    running = any(not job.done for job in jobs)
-    empty = bool(jobs) and not jobs[0].result.images
+    reached = _reached(jobs)
 
     def body() -> None:
-        finished = running and (all(job.done for job in jobs) or (empty and jobs[0].result.images > 0))
+        now = _reached(jobs)
         draw()
-        if finished:
+        if now != reached:
             st.rerun()
 
-    st.fragment(body, run_every=0.3 if running else None)()
+    st.fragment(body, run_every=None if reached[2] else 0.3)()

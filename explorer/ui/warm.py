@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import streamlit as st
 
+from explorer.study.settings import Settings
 from explorer.ui import cache, frame
-from explorer.ui.settings import Settings
 
 
 @st.cache_resource(show_spinner=False)

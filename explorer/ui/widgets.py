@@ -7,8 +7,8 @@ from typing import Any
 
 import streamlit as st
 
+from explorer.study.scene import BY_NAME
 from explorer.ui import state
-from explorer.ui.scene import BY_NAME
 
 
 def _common(name: str) -> dict[str, Any]:
@@ -26,6 +26,17 @@ def number(name: str, high: int | None = None, at: Any = st) -> Any:
     field = BY_NAME[name]
     low, high = int(field.low or 0), int(field.high or 0) if high is None else high
     return at.number_input(field.label, low, high, disabled=high <= low, **_common(name))
+
+
+def decimal(name: str, at: Any = st) -> Any:
+    """Draw a number that is typed as exactly as it is meant, or stepped by buttons."""
+    field = BY_NAME[name]
+    return at.number_input(field.label, field.low, field.high, step=field.step, format="%.6g", **_common(name))
+
+
+def text(name: str, at: Any = st) -> str:
+    """Draw a field that is typed."""
+    return at.text_input(BY_NAME[name].label, max_chars=300, **_common(name))
 
 
 def toggle(name: str, at: Any = st) -> bool:

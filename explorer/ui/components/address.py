@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from explorer.ui import link, state
+from explorer.study import link
+from explorer.ui import state
 from explorer.ui.components.source import source
 
 _ADDRESS = st.components.v2.component("explorer_address", html="<span hidden></span>\n", js=source("address.js"))

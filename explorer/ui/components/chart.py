@@ -18,7 +18,8 @@ import plotly
 import plotly.graph_objects as go
 import streamlit as st
 
-from explorer.ui import link, state
+from explorer.study import link
+from explorer.ui import state
 from explorer.ui.components.source import source
 
 STATIC = Path(__file__).resolve().parents[2] / "static"

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from explorer.limits import limits
-from explorer.ui import keys
+from explorer.study import keys
 
 RULES = {
     "percentile": "Percentile of the activations",
@@ -105,7 +105,7 @@ TABLE = (
         "Share of activations (zeros included) that lie below the threshold, in percent.",
         50.0,
         100.0,
-        0.1,
+        0.01,
     ),
     Field(
         "per", "Thresholds", "site", "One threshold for the whole layer, or one for each of its channels.", options=PER

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from explorer.limits import limits
-from explorer.ui import cache, keys
+from explorer.study import keys, library
 
 if TYPE_CHECKING:
     from explorer.zoo.cards import Card
@@ -27,7 +27,7 @@ READING = threading.BoundedSemaphore(2)  # files read at a time, as each may tak
 
 def read_network(
     file: str, content: bytes, source: NetworkSource, preset: str, tell: Callable[[str], None]
-) -> cache.Loaded:
+) -> library.Loaded:
     """Return the network of an architecture (source.network) with uploaded weights, traced.
 
     What source leaves open comes from the preset. tell hears, in words, what is being done. The network may hold calls
@@ -65,16 +65,16 @@ def read_network(
         classes=card.classes,
         resize=card.resize,
     )
-    return cache.Loaded(network, card, told)
+    return library.Loaded(network, card, told)
 
 
-def keep_network(loaded: cache.Loaded, content: bytes) -> str:
+def keep_network(loaded: library.Loaded, content: bytes) -> str:
     """Keep an uploaded network for all pages; return its key."""
     source = loaded.source
     taken = loaded.card.recipe.get("part") if len(loaded.card.recipe.get("parts", ())) > 1 else ""
     label = f"{source.weights}{f', {taken}' if taken else ''} ({source.network.removeprefix('torchvision:')})"
     key = keys.make(label, content, repr(source).encode())
-    cache.own_networks().put(key, loaded, 4 * loaded.card.parameters)
+    library.own_networks().put(key, loaded, 4 * loaded.card.parameters)
     return key
 
 
@@ -114,5 +114,5 @@ def keep_pictures(files: Sequence[tuple[str, bytes]], card: Card) -> str:
             read_picture(content, card, name)
     label = names[0] if len(names) == 1 else f"{len(names)} pictures"
     key = keys.make(label, *(part for name, content in pictures.files for part in (name.encode(), content)))
-    cache.own_pictures().put(key, pictures, sum(sizes))
+    library.own_pictures().put(key, pictures, sum(sizes))
     return key

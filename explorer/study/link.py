@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from explorer.limits import NAMED
-from explorer.ui import keys
-from explorer.ui.scene import Scene, pack, unpack
-from explorer.ui.settings import Settings
+from explorer.study import keys
+from explorer.study.scene import Scene, pack, unpack
+from explorer.study.settings import Settings
 
 PARAMETER, HIDE = "view", "hide"
 GROUPS = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from explorer.engine.specs import (
     CalibrationSpec,
     ConstantStart,
@@ -20,9 +18,9 @@ from explorer.engine.specs import (
     TrainedClip,
     UniformStart,
 )
-from explorer.ui.settings import Settings
+from explorer.study.settings import Settings
 
-FIRST, SLICE = 16, 32
+FIRST, SLICE = 16, 64  # images; a slice that takes long is cut at the end of a chunk
 ERROR_IMAGES = 16  # millions of neurons in all: enough for shares of a per cent
 
 
@@ -57,9 +55,3 @@ def conversion_spec(settings: Settings) -> ConversionSpec:
 def simulation_spec(settings: Settings, record: Record | None = None) -> SimulationSpec:
     """Return how long and where to simulate."""
     return SimulationSpec(T=settings.T, record=record or Record(), device=settings.device)  # type: ignore[arg-type]
-
-
-def slices(n: int, begin: int = 0) -> list[tuple[int, int]]:
-    """Return the image ranges a run is done in: a small first one for a fast first point, then equal ones."""
-    edges = [0, *range(FIRST, n, SLICE), n] if n > FIRST else [0, n]
-    return [(a, b) for a, b in pairwise(edges) if a >= begin and b > a]

@@ -1,0 +1,60 @@
+"""Keep what was computed, by its recipe: bounded, for all threads, each value computed once."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import update_wrapper
+from typing import Any, Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Kept(Generic[V]):
+    """A function whose last results are kept by its positional arguments, least recently used out first.
+
+    Threads that ask for the same value wait for the one that computes it; others never wait. Keyword arguments are
+    handed on and are no part of the key. What comes out is shared: read-only.
+    """
+
+    def __init__(self, make: Callable[..., V], entries: int) -> None:
+        update_wrapper(self, make)
+        self._make = make
+        self._entries = entries
+        self._values: OrderedDict[Hashable, V] = OrderedDict()
+        self._making: dict[Hashable, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, *key: Hashable, **beside: Any) -> V:
+        """Return the kept value of these arguments; compute and keep it if there is none."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+            turn = self._making.setdefault(key, threading.Lock())
+        with turn:
+            with self._lock:
+                if key in self._values:
+                    return self._values[key]
+            try:
+                value = self._make(*key, **beside)
+                with self._lock:
+                    self._values[key] = value
+                    while len(self._values) > self._entries:
+                        self._values.popitem(last=False)
+            finally:
+                with self._lock:
+                    if self._making.get(key) is turn:
+                        del self._making[key]
+        return value
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._values.clear()
+
+
+def kept(entries: int) -> Callable[[Callable[..., V]], Kept[V]]:
+    """Keep the last so many results of a function."""
+    return lambda make: Kept(make, entries)

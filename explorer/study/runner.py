@@ -1,0 +1,337 @@
+"""The queue of runs: one slice of images at a time, shared fairly among visitors.
+
+A run is known by its recipe, so two visitors with the same settings share what is computed; each holds it as a `Job`,
+which shows exactly his own first N images, whatever else is known. A visitor who moves a control asks for other runs;
+a run that nobody asks for stops at the engine's next chunk and can be taken up later where it was. A visitor who is
+silent for long has left. The machine's time is shared by visitor, not by run, and who waits for his first point comes
+first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from explorer.engine.errors import Cancelled, ExplorerError
+from explorer.study.case import recipe
+from explorer.study.recipes import ERROR_IMAGES, FIRST, SLICE
+from explorer.study.results import Result, SiteSums
+from explorer.study.settings import Settings
+
+KEEP = 300
+KEEP_BYTES = 256 * 2**20
+SILENCE = 30.0  # seconds; a page asks every 0.3 s while its runs refine, a browser's hidden tab more seldom
+HEAD_START = 2.0  # seconds of machine time that waiting for a first point counts for
+BETWEEN = 0.5  # seconds that a slice waits at most for close looks that are being computed
+LOOKS = 2  # close looks that are computed at the same time
+
+
+class Instrument(Protocol):
+    """What the queue drives; `measure.Engine` is the real one."""
+
+    def available(self, settings: Settings, n: int) -> int:
+        """Return how many images there are of so many."""
+
+    def advance(
+        self, settings: Settings, begin: int, end: int, stop: Callable[[], bool], pause: Callable[[], bool]
+    ) -> Result:
+        """Return what images [begin, end) show, or the first of them."""
+
+    def errors(self, settings: Settings, images: int, stop: Callable[[], bool]) -> dict[str, SiteSums]:
+        """Return the conversion errors of the first images."""
+
+
+@dataclass(eq=False)
+class Run:
+    """One simulation: its recipe, who wants how many images of it, and what is known so far.
+
+    available: the most images there are, once that is known. errors: who asked for conversion errors.
+    """
+
+    settings: Settings
+    result: Result = field(init=False)
+    wanted: dict[str, int] = field(default_factory=dict)
+    errors: set[str] = field(default_factory=set)
+    available: int | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        self.result = Result.empty(self.settings.T)
+
+    def within(self, images: int) -> int:
+        """Return how many images there are of so many."""
+        return images if self.available is None else min(images, self.available)
+
+    def finished(self, images: int, errors: bool) -> bool:
+        """Whether so many images, and errors if asked for, are known, or never will be."""
+        known = self.result.images >= self.within(images) and (bool(self.result.error_images) or not errors)
+        return known or self.error is not None
+
+    def open_for(self, owner: str) -> bool:
+        """Whether this visitor waits for something of it."""
+        return owner in self.wanted and not self.finished(self.wanted[owner], owner in self.errors)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody waits for something that is not done."""
+        return any(self.open_for(owner) for owner in self.wanted)
+
+
+@dataclass(eq=False)
+class Job:
+    """A run as one visitor wants it: his number of images, and whether he needs the conversion errors."""
+
+    run: Run
+    images: int
+    errors: bool = False
+
+    @property
+    def settings(self) -> Settings:
+        """The run's recipe, with this visitor's number of images."""
+        return replace(self.run.settings, images=self.images)
+
+    @property
+    def goal(self) -> int:
+        """How many images it should see."""
+        return self.run.within(self.images)
+
+    @property
+    def result(self) -> Result:
+        """What is known of exactly the images asked for, and of no others."""
+        return self.run.result.first(self.goal)
+
+    @property
+    def error(self) -> str | None:
+        """Why the run failed, if it did."""
+        return self.run.error
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.run.finished(self.images, self.errors)
+
+
+class Runner:
+    """The queue and its single worker thread."""
+
+    def __init__(self, instrument: Callable[[], Instrument]) -> None:
+        self._make = instrument
+        self._runs: OrderedDict[Settings, Run] = OrderedDict()
+        self._heard: dict[str, float] = {}
+        self._used: dict[str, float] = {}  # machine time of each visitor, in seconds
+        self._main: dict[str, Run] = {}  # the run each visitor listed first
+        self._news = threading.Condition()
+        self._looks = threading.BoundedSemaphore(LOOKS)
+        self._looking = 0
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def look(self) -> Iterator[None]:
+        """Compute something short for one visitor in his own thread: the next slice waits a moment, nobody else does.
+
+        No more than two are computed at once, unless one takes long.
+        """
+        with self._news:
+            self._looking += 1
+        held = self._looks.acquire(timeout=2.0)
+        try:
+            yield
+        finally:
+            if held:
+                self._looks.release()
+            with self._news:
+                self._looking -= 1
+                self._news.notify_all()
+
+    def want(self, owner: str, settings: list[Settings], errors: bool = False) -> list[Job]:
+        """Ask for these runs and no others; return them, finished or not. errors: the first's conversion errors too.
+
+        A run that failed starts anew for a visitor who did not ask for it just before.
+        """
+        with self._news:
+            self._note(owner)
+            before = {key for key, run in self._runs.items() if owner in run.wanted}
+            jobs = [self._job(one, before) for one in settings]
+            for run in self._runs.values():
+                images = max((job.images for job in jobs if job.run is run), default=0)
+                run.errors.discard(owner)
+                if images:
+                    run.wanted[owner] = images
+                else:
+                    run.wanted.pop(owner, None)
+            self._main.pop(owner, None)
+            for job in jobs[:1]:
+                self._main[owner] = job.run
+                job.errors = errors
+                if errors:
+                    job.run.errors.add(owner)
+            self._make_room()
+            if jobs and not self._closing and (self._thread is None or not self._thread.is_alive()):
+                self._start()
+            self._news.notify_all()
+            return jobs
+
+    def known(self, settings: Settings) -> Result:
+        """Return what is known of a run for this many images, without asking for it."""
+        with self._news:
+            run = self._runs.get(recipe(settings))
+            return Result.empty(settings.T) if run is None else Job(run, settings.images).result
+
+    def _start(self) -> None:
+        first = self._thread is None
+        self._thread = threading.Thread(target=self._work, name="simulations", daemon=True)
+        self._thread.start()
+        if first:
+            atexit.register(self.close)
+
+    def _make_room(self) -> None:
+        idle = [key for key, run in self._runs.items() if not run.wanted]
+        size = sum(run.result.right.nbytes for run in self._runs.values())
+        for key in idle:
+            if len(self._runs) <= KEEP and size <= KEEP_BYTES:
+                return
+            size -= self._runs.pop(key).result.right.nbytes
+
+    def _job(self, settings: Settings, before: set[Settings]) -> Job:
+        key = recipe(settings)
+        run = self._runs.get(key)
+        if run is None or (run.error is not None and key not in before and not run.wanted):
+            run = self._runs[key] = Run(key)
+        self._runs.move_to_end(key)
+        return Job(run, settings.images)
+
+    def _note(self, owner: str) -> None:
+        """Note that a visitor is there; forget those who are not. Who waited for nothing has saved no machine time."""
+        now = self._heard[owner] = time.monotonic()
+        for other in [other for other, when in self._heard.items() if now - when > SILENCE]:
+            for kept in (self._heard, self._used, self._main):
+                kept.pop(other, None)
+            for run in self._runs.values():
+                run.wanted.pop(other, None)
+                run.errors.discard(other)
+        waiting = self._waiting()
+        if owner not in waiting:
+            least = min((self._used[other] for other in waiting), default=0.0)
+            self._used[owner] = max(self._used.get(owner, 0.0), least)
+
+    def _waiting(self) -> dict[str, list[Run]]:
+        """Return the runs that each visitor waits for."""
+        found: dict[str, list[Run]] = {}
+        for run in self._runs.values():
+            for owner in run.wanted:
+                if run.open_for(owner):
+                    found.setdefault(owner, []).append(run)
+        return found
+
+    def _lacks_a_point(self, owner: str) -> bool:
+        """Whether the run that a visitor listed first has no image yet."""
+        main = self._main.get(owner)
+        return main is not None and main.error is None and not main.result.images
+
+    def _claim(self, owner: str) -> float:
+        """Return a visitor's place in the queue, least first: his machine time, less a head start for a first point."""
+        return self._used[owner] - HEAD_START * self._lacks_a_point(owner)
+
+    def ahead(self, owner: str) -> int:
+        """Return how many other visitors come before this visitor's next slice."""
+        with self._news:
+            waiting = self._waiting()
+            if owner not in waiting:
+                return 0
+            return sum(self._claim(other) < self._claim(owner) for other in waiting if other != owner)
+
+    def wait(self, jobs: list[Job], seconds: float) -> None:
+        """Wait until one of the runs has news or all are done, at most this long."""
+        seen = [(job.result.images, job.result.error_images) for job in jobs]
+        with self._news:
+            self._news.wait_for(
+                lambda: (
+                    all(job.done for job in jobs)
+                    or [(job.result.images, job.result.error_images) for job in jobs] != seen
+                ),
+                seconds,
+            )
+
+    def close(self) -> None:
+        """End the worker after its present chunk: torch's threads must not outlive the interpreter."""
+        with self._news:
+            self._closing = True
+            for run in self._runs.values():
+                run.wanted.clear()
+            self._news.notify_all()
+        if self._thread is not None:
+            self._thread.join(20)
+
+    def _next(self) -> tuple[str, Run] | None:
+        """Return whose turn it is and the run to go on with: his that has seen the fewest images, first asked first."""
+        waiting = self._waiting()
+        if not waiting:
+            return None
+        owner = min(waiting, key=self._claim)
+        main = self._main.get(owner)
+        return owner, min(waiting[owner], key=lambda run: (run.result.images, run is not main))
+
+    def _work(self) -> None:
+        instrument = self._make()
+        while not self._closing:
+            with self._news:
+                self._news.wait_for(lambda: self._closing or self._next() is not None)
+                self._news.wait_for(lambda: self._closing or not self._looking, BETWEEN)
+                chosen = self._next()
+            if chosen is not None:
+                self.step(instrument, *chosen)
+
+    def step(self, instrument: Instrument, owner: str, run: Run) -> None:
+        """Do one slice of a run in a visitor's turn, and put it down to his machine time."""
+        began = time.monotonic()
+        try:
+            self._slice(instrument, owner, run)
+        except Cancelled:
+            pass
+        except ExplorerError as error:
+            run.error = str(error)
+        except BaseException as error:  # a worker that ends for one run would leave all others waiting
+            if self._closing or not threading.main_thread().is_alive():
+                return
+            traceback.print_exc()
+            run.error = f"The run failed: {type(error).__name__}: {error}. Change a setting to try again."
+        finally:
+            with self._news:
+                if owner in self._used:
+                    self._used[owner] += time.monotonic() - began
+                self._news.notify_all()
+
+    def _slice(self, instrument: Instrument, owner: str, run: Run) -> None:
+        def stop() -> bool:
+            return not run.wanted
+
+        with self._news:
+            goal, known = run.wanted.get(owner, 0), run.result
+            wants_errors = owner in run.errors
+        available = instrument.available(run.settings, goal)
+        if available < goal:
+            run.available = available
+        done = known.images
+        if done and wants_errors and not known.error_images:
+            images = min(ERROR_IMAGES, available)
+            sites = instrument.errors(run.settings, images, stop)
+            run.result = replace(run.result, sites=sites, error_images=images)
+        elif done < available:
+            end = min(available, done + (SLICE if done else FIRST))
+            run.result = known.joined(instrument.advance(run.settings, done, end, stop, lambda: self._urgent(owner)))
+
+    def _urgent(self, owner: str) -> bool:
+        """Whether another visitor who waits for his first point comes before this one."""
+        with self._news:
+            claim = self._claim(owner) if owner in self._used else 0.0
+            return any(
+                self._lacks_a_point(other) and self._claim(other) < claim for other in self._waiting() if other != owner
+            )
