@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from explorer.cli.serve import add_options as add_serve_options
+from explorer.cli.serve import serve
 from explorer.engine.errors import ExplorerError, readable
 
 EXAMPLES = """examples:
@@ -17,6 +19,7 @@ EXAMPLES = """examples:
   python -m explorer run --network resnet20-relu --site stages.2.0.act1:scale=0.9,v_init=0.4 --json
   python -m explorer report --network net.py:make --weights net.pt --input-size 32
   python -m explorer run --network torchvision:resnet18 --data imagenet/val --images 200
+  python -m explorer serve --public
 """
 PROGRESS_WIDTH = 30
 
@@ -40,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     )
     _network_options(report)
     networks = commands.add_parser("networks", help="list the shipped networks and the architectures")
+    server = commands.add_parser("serve", help="start the app's server, for yourself or for others")
+    add_serve_options(server)
     for command in (run, report, networks):
         command.add_argument("--json", action="store_true", help="print one JSON value instead of a table")
     return top
@@ -145,6 +150,8 @@ def _drop_output() -> None:
 
 
 def _command(args: argparse.Namespace) -> int:
+    if args.command == "serve":
+        return serve(args)
     from explorer.cli import commands
 
     watched = sys.stderr.isatty()
