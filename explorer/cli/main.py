@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from explorer.cli.serve import add_options as add_serve_options
+from explorer.cli.serve import serve
 from explorer.engine.errors import ExplorerError, readable
 from explorer.engine.neurons import INTEGRATE_AND_FIRE, LAWS
 
@@ -19,6 +21,7 @@ EXAMPLES = """examples:
   python -m explorer report --network net.py:make --weights net.pt --input-size 32
   python -m explorer report --errors --steps 16 --images 100
   python -m explorer run --network torchvision:resnet18 --data imagenet/val --images 200
+  python -m explorer serve --public
 """
 PROGRESS_WIDTH = 30
 
@@ -44,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--errors", action="store_true", help="simulate, and name the layers and causes that cost most")
     _run_options(report)
     networks = commands.add_parser("networks", help="list the shipped networks and the architectures")
+    server = commands.add_parser("serve", help="start the app's server, for yourself or for others")
+    add_serve_options(server)
     for command in (run, report, networks):
         command.add_argument("--json", action="store_true", help="print one JSON value instead of a table")
     return top
@@ -150,6 +155,8 @@ def _drop_output() -> None:
 
 
 def _command(args: argparse.Namespace) -> int:
+    if args.command == "serve":
+        return serve(args)
     from explorer.cli import commands
 
     watched = sys.stderr.isatty()

@@ -11,7 +11,7 @@ import streamlit as st
 
 from explorer.study import compare, keys
 from explorer.study.settings import RULES, Settings
-from explorer.ui import cache, state
+from explorer.ui import cache, journal, state
 from explorer.ui.components import preload
 from explorer.ui.session import ASKED, MESSAGE, OWNER, PENDING, PLACED
 
@@ -33,6 +33,14 @@ def top(title: str) -> None:
         if message:
             st.warning(keys.plain(message), icon=":material/info:")
             st.button("Dismiss", key="dismiss", icon=":material/close:", type="tertiary", on_click=state.dismiss)
+
+
+def require_place() -> None:
+    """Stop the page of a visitor for whom a public server has no place."""
+    runner = cache.runner()
+    if journal.is_full(runner.load(), runner.knows(owner())):
+        st.error("All places on this server are taken. Reload this page in a minute.", icon=":material/group:")
+        st.stop()
 
 
 def question(text: str) -> None:
