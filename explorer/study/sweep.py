@@ -243,8 +243,10 @@ def _numbers(kind: str, part: str) -> Iterator[float]:
     except ValueError:
         raise SweepError(f"{rule.title}: {part!r} cannot be read. Write {_example(kind)}.") from None
     bad = len(ends) > 3 or not np.isfinite([low, high, step]).all() or step <= (1 if times else 0) or low > high
-    if bad or (times and low <= 0) or (not times and (high - low) / step > 4 * MAX_VALUES):
+    if bad or (times and low <= 0):
         raise SweepError(f"{rule.title}: {part!r} is no range. Write {_example(kind)}.")
+    if not times and (high - low) / step > MAX_VALUES:
+        raise SweepError(f"{rule.title}: {part!r} has more values than the {MAX_VALUES} at most. Take a larger step.")
     value, i = low, 0
     while value <= high + 1e-9 * max(1.0, abs(high)):
         shown = round(value, 9)
