@@ -3,10 +3,11 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from explorer.study import energy, library
-from explorer.study.memo import kept
+from explorer.study.memo import kept, size
 
 
 def test_a_value_is_computed_once_and_others_do_not_wait_for_it():
@@ -44,6 +45,19 @@ def test_a_fault_is_not_kept_and_old_values_go():
         odd(1, fault=True)
     assert odd(1) == 1 and odd(2) == 2 and odd(3) == 3 and odd(1) == 1
     assert calls == [1, 1, 2, 3, 1]
+
+
+def test_large_values_are_kept_within_a_budget():
+    made = []
+
+    @kept(10, 1000)
+    def array(key):
+        made.append(key)
+        return {"a": np.zeros(50), "b": [np.zeros(25)]}  # 600 bytes
+
+    assert size(array(1)) == 600
+    array(2), array(2), array(1)
+    assert made == [1, 2, 1]
 
 
 @pytest.mark.parametrize(
