@@ -5,7 +5,7 @@ import io
 import pytest
 import torch
 
-from explorer.study import link
+from explorer.study import keys, link
 from explorer.study.scene import Scene
 from explorer.study.settings import Settings
 from explorer.zoo.registry import load
@@ -110,3 +110,21 @@ def test_a_bad_file_then_a_good_one_then_pictures(address, page):
     page.locator(help.chart(page, "Error per layer") + "[data-painted]").wait_for(timeout=help.WAIT)
     help.shoot(page, f"own-pictures-{page.mode}")
     assert page.locator(".stException").count() == 0
+
+
+def test_a_text_from_a_link_is_shown_as_text(address, page):
+    hostile = (
+        "http://evil.example/x www.evil.example a@evil.example :smile: :material/bolt: :red[r] :red x:red "
+        ":blue-background[y] a -> b <- c -- d >= e $x^2$ `c` *a* **b** <b>d</b> &lt;i&gt; | a | "
+        "![p](http://evil.example/p.png) [y](javascript:alert(1))"
+    )
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    scene = Scene(Settings(network=hostile, images=16, T=8))
+    page.goto(f"{address}/?{link.PARAMETER}={link.encode(scene)}")
+    box = page.get_by_test_id("stAlert").filter(has_text="nobody knows").first
+    box.wait_for(timeout=help.WAIT)
+    text = box.inner_text().replace(keys.WORD_JOINER, "")
+    assert text[text.index("http://") :][: len(hostile)] == hostile
+    assert box.locator("a, b, em, strong, img, code, h1, table, .katex, [class*=color], iframe").count() == 0
+    assert not [url for url in asked if "evil" in url.split("?")[0]]

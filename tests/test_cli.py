@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -257,3 +258,89 @@ def test_initial_potentials_are_read():
 def test_site_names_may_contain_what_they_like():
     setting = values.site_setting("features.0:1#2:scale=1.5, v_init=0.25")
     assert setting == values.SiteText("features.0:1#2", 1.5, 0.25)
+
+
+HOSTILE = [
+    (["--input-size", "0"], "4 to 1024 pixels, got 0"),
+    (["--threads", "-3"], "threads: 0 (torch's choice) to 1024, got -3"),
+    (["--threads", "99999"], "got 99999"),
+    (["--seed", "9" * 30], "seed: at most"),
+    (["--mean", ""], "mean: a number, got ''"),
+    (["--classes", ""], "at least 2 names"),
+    (["--classes", ",".join(f"breed number {i}" for i in range(99))], "99 names given"),
+    (["--data", "x" * 300], "there is no such folder"),
+    (["--data", "a\0b"], "there is no such folder"),
+    (["--data", "~nobody-of-this-name/x"], "there is no such folder"),
+    (["--weights", "x" * 300], "no such file"),
+    (["--weights", "a\0b"], "no such file"),
+    (["--network", "x" * 5000], "nobody knows"),
+    (["--network", "a\0b"], "nobody knows"),
+    (["--network", "torchvision:" + "x" * 5000], "no classification network"),
+    (["--network", "x" * 300 + ".py:make"], "no such file"),
+    (["--network", "x" * 300 + ".pt2"], "no such file"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), HOSTILE, ids=[" ".join(change)[:30] for change, _ in HOSTILE])
+def test_texts_that_are_no_paths_and_numbers_out_of_range(capsys, own, change, message):
+    assert main(["run", *own, "--images", "4", "--steps", "2", *change]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.startswith("error: ")
+    assert len(err) < 1700
+
+
+def test_class_names_in_a_file_that_is_no_text(capsys, own, tmp_path):
+    (tmp_path / "names.txt").write_bytes("Käse\nBrot".encode("latin-1"))
+    assert main(["run", *own, "--classes", str(tmp_path / "names.txt")]) == 2
+    assert "no text in UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["module", "factory", "forward"])
+def test_a_python_file_that_exits_is_explained(capsys, own, tmp_path, where):
+    parts = {key: "raise SystemExit(3)" if key == where else "pass" for key in ("module", "factory", "forward")}
+    (tmp_path / "exits.py").write_text(
+        f"from torch import nn\n{parts['module']}\nclass Net(nn.Module):\n    def forward(self, x):\n"
+        f"        {parts['forward']}\ndef make():\n    {parts['factory']}\n    return Net()\n"
+    )
+    assert main(["report", "--network", f"{tmp_path}/exits.py:make"]) == 2
+    assert "SystemExit: 3" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_output_to_a_full_device_is_one_line(options):
+    command = [sys.executable, "-m", "explorer", "networks", *options]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the result cannot be written")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_names_that_the_terminal_cannot_show_do_no_harm(own, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import torch\ndef make():\n    raise ValueError('\\x1b[2J\\u2603' + 'x' * 10**6)\n"
+    )
+    command = [sys.executable, "-m", "explorer", "report", "--network", f"{tmp_path}/net.py:make"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert len(done.stderr) < 2000
+
+
+def test_a_fault_that_nobody_foresaw_is_one_line(capsys, monkeypatch):
+    from explorer.cli import commands
+
+    def fail(_):
+        raise LookupError("something odd")
+
+    monkeypatch.setattr(commands, "networks", fail)
+    assert main(["networks"]) == 2
+    assert "error: something in the explorer failed (LookupError: something odd)" in capsys.readouterr().err
+    monkeypatch.setenv("EXPLORER_TRACEBACK", "1")
+    with pytest.raises(LookupError):
+        main(["networks"])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from explorer.engine.errors import AssetError, DataError
+from explorer.engine import calibrate, trace
+from explorer.engine.errors import AssetError, Cancelled, DataError
+from explorer.zoo import folders, memory
 from explorer.zoo.cards import CIFAR10_MEAN, CIFAR10_STD, Card
 from explorer.zoo.cifar10 import CLASSES, balanced_choice
 from explorer.zoo.data import (
@@ -29,7 +36,8 @@ from explorer.zoo.data import (
     load_images,
 )
 from explorer.zoo.folders import to_outputs
-from explorer.zoo.images import normalise, read_picture, read_pictures
+from explorer.zoo.images import FORMATS, Inputs, fit, normalise, read_picture, read_pictures
+from explorer.zoo.registry import load
 from tests.pictures import class_folders, picture
 
 CARD = Card("net", 32, CIFAR10_MEAN, CIFAR10_STD, CLASSES)
@@ -335,3 +343,168 @@ def test_the_embedded_images_are_unlabelled_for_a_network_of_other_classes():
     images = load_images(Embedded(), PETS, 3)
     assert images.images.shape == (3, 16, 16, 3) and images.labels is None
     assert "pets tells other classes apart" in images.note
+
+
+def test_only_what_is_asked_for_is_read(tmp_path, monkeypatch):
+    class_folders(tmp_path, {"cat": 30, "dog": 30})
+    read = []
+    monkeypatch.setattr(folders, "read_picture", lambda path, card, name: read.append(name) or read_picture(path, card))
+    images = load_images(ClassFolders(str(tmp_path)), PETS)
+    assert len(images) > 40
+    assert images.images.shape == (len(images), 16, 16, 3)
+    read.clear()
+    three = images.images[1:4]
+    assert len(read) == 3
+    assert np.array_equal(three, images.images[1:4])
+    assert len(read) == 3, "what was read is kept"
+    assert np.array_equal(np.asarray(images.take(2).images)[1], three[0])
+
+
+def test_large_sizes_scale_the_embedded_images_one_by_one():
+    card = replace(CARD, input_size=900)
+    images = load_images(Embedded(), card, 2000)
+    assert images.images.shape == (2000, 900, 900, 3)
+    assert np.array_equal(images.images[7], fit(Image.fromarray(embedded().images[7]), card))
+    assert normalise(images.images[:2], card).shape == (2, 3, 900, 900)
+
+
+def test_links_in_folders_are_not_followed(tmp_path):
+    outside = tmp_path / "outside"
+    class_folders(outside, {"secret": 2})
+    root = tmp_path / "root"
+    class_folders(root, {"cat": 4, "dog": 4})
+    (root / "cat" / "loop").symlink_to(root)
+    (root / "cat" / "link.png").symlink_to(outside / "secret" / "000.png")
+    (root / "dog" / "elsewhere").symlink_to(outside)
+    (root / "more").symlink_to(outside / "secret")
+    images = load_images(ClassFolders(str(root)), PETS)
+    assert len(images) == 6
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    (loose / "a.png").symlink_to(outside / "secret" / "000.png")
+    with pytest.raises(DataError, match=r"links are not followed"):
+        data_source(str(loose))
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+    class_folders(tmp_path, {"cat": 2, "dog": 2})
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert len(load_images(ClassFolders(str(tmp_path)), PETS)) == 2
+    with pytest.raises(DataError, match=r"no picture file"):
+        read_picture(tmp_path / "pipe.png", PETS)
+
+
+def test_listing_a_folder_is_bounded(tmp_path, monkeypatch):
+    class_folders(tmp_path, {"cat": 9, "dog": 9})
+    monkeypatch.setattr(folders.Budget, "__init__", functools.partialmethod(folders.Budget.__init__, entries=10))
+    with pytest.raises(DataError, match=r"takes too long, or it holds more than"):
+        load_images(ClassFolders(str(tmp_path)), PETS)
+    monkeypatch.setattr(folders.Budget, "__init__", functools.partialmethod(folders.Budget.__init__, seconds=-1))
+    with pytest.raises(DataError, match=r"takes too long"):
+        data_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("root", ["/", "/proc", "/usr", "/sys", "/dev"])
+def test_folders_of_the_system_are_refused_within_seconds(root):
+    begin = time.monotonic()
+    with pytest.raises(DataError):
+        load_images(data_source(root), CARD)
+    assert time.monotonic() - begin < 5
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("name", ["a.eps", "a.png", "a.jpg"])
+def test_postscript_starts_no_program(name, monkeypatch):
+    def forbidden(*_, **__):
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr(subprocess, "Popen", forbidden)
+    monkeypatch.setattr(os, "system", forbidden)
+    with pytest.raises(DataError, match=r"not a readable picture"):
+        read_picture(POSTSCRIPT, CARD, name)
+
+
+def test_every_format_on_the_list_is_read():
+    for kind in FORMATS:
+        out = io.BytesIO()
+        try:
+            Image.new("RGB", (40, 40), (9, 90, 200)).save(out, kind)
+        except (KeyError, OSError):
+            continue  # this Pillow was built without it
+        assert read_picture(out.getvalue(), CARD).shape == (32, 32, 3), kind
+
+
+INDEX = json.loads((ASSETS / "cifar10.json").read_text())
+BROKEN_INDICES = {
+    "a list": [1],
+    "no text": b"\xff\xfe{",
+    "deep": b"[" * 100_000,
+    "classes missing": {key: value for key, value in INDEX.items() if key != "classes"},
+    "size a text": INDEX | {"size": "x"},
+    "columns nought": INDEX | {"parts": {"evaluation": INDEX["parts"]["evaluation"] | {"columns": 0}}},
+    "labels of a text": INDEX | {"parts": {"evaluation": INDEX["parts"]["evaluation"] | {"labels": "abc"}}},
+    "labels out of range": INDEX | {"parts": {"evaluation": INDEX["parts"]["evaluation"] | {"labels": [99] * 2000}}},
+    "too few labels": INDEX | {"parts": {"evaluation": INDEX["parts"]["evaluation"] | {"labels": [1]}}},
+    "file a number": INDEX | {"parts": {"evaluation": INDEX["parts"]["evaluation"] | {"file": 3}}},
+}
+
+
+@pytest.mark.parametrize("content", BROKEN_INDICES.values(), ids=BROKEN_INDICES.keys())
+def test_a_broken_index_of_the_images_is_an_asset_error(tmp_path, content):
+    shutil.copy(ASSETS / "cifar10-evaluation.png", tmp_path)
+    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+    (tmp_path / "cifar10.json").write_bytes(raw)
+    with pytest.raises(AssetError, match=r"git checkout"):
+        embedded(assets=tmp_path)
+
+
+@pytest.mark.parametrize("labels", ["[1]", '["a"]', "[99]", "{", "[" * 100_000])
+def test_sheets_with_labels_that_are_none(tmp_path, labels):
+    Image.fromarray(np.full((2, 3072), 9, np.uint8)).save(tmp_path / "test_batch.png")
+    (tmp_path / "test_lables.json").write_text(labels)
+    with pytest.raises(DataError, match=r"incomplete or damaged|not CIFAR-10's"):
+        load_images(Cifar10Root(str(tmp_path)), CARD)
+
+
+def test_thresholds_do_not_depend_on_how_images_are_given():
+    net, card = load("resnet20-relu")
+    network = trace(net, card.example())
+    images = load_images(Embedded(), card, 40, "calibration").images
+    whole, parts = (calibrate(network, x).theta for x in (normalise(images, card), Inputs(images, card)))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_batches_shrink_as_images_grow():
+    net, card = load("resnet20-relu")
+    sizes = (32, 128, 448)
+    batches = []
+    for size in sizes:
+        network = trace(net, replace(card, input_size=size).example())
+        batches.append(network.at_once(32, keep_sites=True))
+    assert batches[0] == 32
+    assert batches[0] > batches[1] > batches[2] >= 1
+
+
+def test_a_calibration_can_be_stopped():
+    net, card = load("resnet20-relu")
+    images = normalise(load_images(Embedded(), card, 96, "calibration").images, card)
+    asked = iter([False, False, True])
+    with pytest.raises(Cancelled, match=r"calibration was stopped"):
+        calibrate(trace(net, card.example()), images, stop=lambda: next(asked))
+    assert next(asked, "none left") == "none left"
+
+
+def test_a_run_that_cannot_fit_is_refused_before_it_begins(monkeypatch):
+    net, card = load("resnet20-relu")
+    small, large = (trace(net, replace(card, input_size=size).example()) for size in (32, 224))
+    assert memory.run_memory(large, 32) > 40 * memory.run_memory(small, 32)
+    memory.require_run_memory(small, 32, "net")
+    monkeypatch.setattr(memory, "free_memory", lambda: 200 * 2**20)
+    memory.require_run_memory(small, 32, "net")
+    with pytest.raises(
+        DataError, match=r"net: one image of 224x224 pixels in 32 steps needs about .*smaller input size"
+    ):
+        memory.require_run_memory(large, 32, "net")

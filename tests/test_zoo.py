@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import json
 import urllib.error
 from dataclasses import asdict, replace
@@ -199,3 +201,29 @@ def test_what_the_hub_sends_is_verified(tmp_path, monkeypatch):
     assert path.read_bytes() == b"abcdef"
     assert seen == [(3, 6), (6, 6)]
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["net-bef57ec7.pth"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (http.client.IncompleteRead(b"xx", 98), "broke off"),
+        (ConnectionResetError("reset"), "broke off"),
+        (TimeoutError("timed out"), "broke off"),
+        (OSError(28, "No space left on device"), "cannot be kept in .*No space left.*TORCH_HOME"),
+        (KeyboardInterrupt(), None),
+    ],
+)
+def test_a_hub_that_breaks_off_leaves_nothing_behind(tmp_path, monkeypatch, fault, message):
+    class Answer(io.BytesIO):
+        headers = {"Content-Length": "many"}
+
+        def read(self, n=-1):
+            if self.tell():
+                raise fault
+            return super().read(2)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(hub.urllib.request, "urlopen", lambda *_, **__: Answer(b"four"))
+    with pytest.raises(KeyboardInterrupt if message is None else AssetError, match=message):
+        hub.fetch("https://example.org/net-00000000.pth")
+    assert list((tmp_path / "checkpoints").iterdir()) == []

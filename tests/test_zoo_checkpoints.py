@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
 import io
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
@@ -17,7 +21,7 @@ from explorer.engine import trace
 from explorer.engine.errors import CheckpointError, SpecError
 from explorer.zoo import memory
 from explorer.zoo.architectures import build
-from explorer.zoo.checkpoint import read_state
+from explorer.zoo.checkpoint import open_state, read_state
 from explorer.zoo.fitting import count_classes, fit_state, load_checkpoint
 from explorer.zoo.own import NetworkSource, open_network
 from explorer.zoo.programs import load_program
@@ -339,3 +343,98 @@ def test_a_damaged_program_is_refused(tmp_path):
     (tmp_path / "net.pt2").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"not a program that torch.export.save wrote"):
         load_program(tmp_path / "net.pt2")
+
+
+def averaged(state: dict) -> dict:
+    """Return what torch.optim.swa_utils.AveragedModel saves."""
+    return {"n_averaged": torch.tensor(7)} | {f"module.{k}": v for k, v in state.items()}
+
+
+BOOKKEEPING = {
+    "averaged": averaged,
+    "averaged data parallel": lambda s: averaged({f"module.{k}": v for k, v in s.items()}),
+    "averaged, wrapped": lambda s: {"model_ema": averaged(s), "epoch": 3},
+    "module in the middle": lambda s: {k.replace("stages.", "stages.module."): v for k, v in s.items()},
+    "module at the end of the first part": lambda s: {
+        re.sub(r"(stages\.\d\.\d\.)", r"\1module.", f"module.{k}"): v for k, v in s.items()
+    },
+    "checkpointed blocks": lambda s: {
+        k.replace("conv1.", "_checkpoint_wrapped_module.conv1."): v for k, v in s.items()
+    },
+    "lightning with metrics": lambda s: {
+        "state_dict": {f"net.{k}": v for k, v in s.items()}
+        | {"train_acc.tp": torch.zeros(1), "loss_fn.weight": torch.ones(10), "ema.decay": torch.ones(1)}
+    },
+    "metrics beside the layers": lambda s: (
+        s | {"val_metrics.total": torch.zeros(1), "criterion.weight": torch.ones(10)}
+    ),
+    "other names below a prefix": lambda s: {f"backbone.{k}": v for k, v in chenyaofo(s).items()},
+}
+
+
+@pytest.mark.parametrize("wrap", BOOKKEEPING.values(), ids=BOOKKEEPING.keys())
+def test_what_is_no_part_of_the_network_is_left_out(original, wrap):
+    assert torch.equal(load_checkpoint("resnet20-relu", saved(wrap(dict(original.state_dict()))))(X), original(X))
+
+
+def test_what_lies_within_the_network_is_not_left_out(original):
+    state = {f"net.{k}": v for k, v in original.state_dict().items()} | {"net.extra.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"1 unexpected: extra.weight"):
+        load_checkpoint("resnet20-relu", saved(state))
+
+
+@pytest.mark.parametrize("average", ["model_ema", "state_dict_ema", "ema"])
+def test_an_average_beside_the_raw_weights_is_taken_and_the_raw_ones_on_request(average):
+    content = saved({"state_dict": {"a": W, "b": W, "c": W}, average: {"a": W + 1, "b": W, "c": W}, "epoch": 1})
+    found = open_state(content)
+    assert (found.part, set(found.parts)) == (average, {"state_dict", average})
+    assert torch.equal(found.tensors["a"], W + 1)
+    for part in ("raw", "state_dict"):
+        assert torch.equal(open_state(content, part=part).tensors["a"], W)
+    with pytest.raises(CheckpointError, match=rf"no 'teacher' weights in it; there are: state_dict, {average}"):
+        open_state(content, part="teacher")
+
+
+def test_a_program_of_torchscript_is_called_by_its_name(tmp_path):
+    torch.jit.save(torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU())), tmp_path / "net.pt")
+    with pytest.raises(CheckpointError, match=r"net.pt: a TorchScript program, not a state dict"):
+        read_state(tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("legacy", [True, False])
+def test_views_of_all_kinds_are_read_as_torch_reads_them(kind, legacy):
+    whole = torch.arange(60, dtype=torch.float32).to(kind).reshape(3, 4, 5)
+    state = {
+        "whole": whole,
+        "turned": whole.permute(2, 0, 1),
+        "part": whole[1, ::2, 1:],
+        "number": whole[2, 3, 4],
+        "repeated": torch.ones(1, 5).expand(4, 5).contiguous(),
+        "tied": whole,
+        "steps": torch.tensor(3),
+        "mask": torch.tensor([True, False]),
+        "small": torch.arange(7, dtype=torch.int8),
+    }
+    optimizer = {0: {"momentum": torch.ones(9)}, 1: {"momentum": torch.ones(3)}}
+    content = saved({"state_dict": state, "optimizer": optimizer}, _use_new_zipfile_serialization=not legacy)
+    expected = torch.load(io.BytesIO(content), weights_only=True)["state_dict"]
+    found = read_state(content)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert found[key].dtype == value.dtype
+        assert torch.equal(found[key], value), key
+
+
+def test_what_training_scripts_keep_beside_the_weights_is_no_obstacle():
+    extras = {
+        "args": argparse.Namespace(lr=0.1, names=["a"]),
+        "best": np.float64(0.93),
+        "milestones": collections.Counter({30: 1}),
+        "random": torch.ByteTensor(8),
+        "shape": torch.Size([3, 4]),
+        "device": torch.device("cpu"),
+        "seen": {1, 2},
+        "raw": b"bytes",
+    }
+    assert torch.equal(read_state(saved({"state_dict": {"w": W}, **extras}))["w"], W)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -25,16 +26,19 @@ from explorer.engine import (
     trace,
 )
 from explorer.engine.analysis import wilson
+from explorer.engine.calibrate import Batches
 from explorer.engine.report import HEAD, conversion_report
 from explorer.study.measure import score
 from explorer.study.results import Result
 from explorer.zoo.architectures import architectures
 from explorer.zoo.data import LoosePictures, data_source, load_images
-from explorer.zoo.images import ImageSet, normalise
+from explorer.zoo.images import ImageSet, Inputs, normalise
+from explorer.zoo.memory import require_run_memory
 from explorer.zoo.own import NetworkSource, numbers, open_network
 from explorer.zoo.registry import available
 
-BATCH = 250
+BATCH, BATCH_BYTES = 250, 128 * 2**20
+THREADS_MAX, SEED_MAX = 1024, 2**32 - 1
 SHOWN_STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 Progress = Callable[[int, int], None]
 
@@ -45,19 +49,24 @@ def network_source(args: argparse.Namespace) -> NetworkSource:
         args.network,
         args.weights,
         args.input_size,
-        numbers(args.mean, "mean") if args.mean else None,
-        numbers(args.std, "std") if args.std else None,
-        class_names(args.classes) if args.classes else None,
+        None if args.mean is None else numbers(args.mean, "mean"),
+        None if args.std is None else numbers(args.std, "std"),
+        None if args.classes is None else class_names(args.classes),
         args.resize,
+        args.part,
     )
 
 
 def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch: Progress | None = None) -> int:
     """Convert, simulate, and print accuracy against time-steps."""
-    if args.threads > 0:
+    if not 0 <= args.threads <= THREADS_MAX:
+        raise SpecError(f"threads: 0 (torch's choice) to {THREADS_MAX}, got {args.threads}.")
+    if args.threads:
         torch.set_num_threads(args.threads)
-    if args.seed < 0:
-        raise SpecError(f"seed: a whole number from 0, got {args.seed}.")
+    if not 0 <= args.seed <= SEED_MAX:
+        raise SpecError(
+            f"seed: a whole number from 0, got {args.seed}." if args.seed < 0 else f"seed: at most {SEED_MAX}."
+        )
     simulation = SimulationSpec(args.steps, Record(counts=False, v_end=False), device=args.device)
     spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site)
     rule = threshold_rule(args.threshold, args.steps) if args.threshold else None
@@ -75,16 +84,19 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
             "per class, named as the network's classes, by --data."
         )
     network = trace(net, card.example())
+    require_run_memory(network, args.steps, card.name)
     if rule is None:
         rule = TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)
-    inputs = torch.empty(0)
+    inputs: Batches = torch.empty(0)
     if not isinstance(rule, TrainedClip):
-        inputs = normalise(load_images(source, card, args.calibration_images, "calibration", args.seed).images, card)
+        inputs = Inputs(load_images(source, card, args.calibration_images, "calibration", args.seed).images, card)
     snn = convert(network, calibrate(network, inputs, CalibrationSpec(rule)), spec)
     result = _measure(snn, images, card, simulation, on_progress)
     result["settings"] = {
         "network": args.network,
         "weights": args.weights,
+        "part": card.recipe.get("part"),
+        "parts": list(card.recipe.get("parts", ())),
         "data": args.data,
         "steps": args.steps,
         "threshold": {"rule": type(rule).__name__, **asdict(rule)},
@@ -111,10 +123,11 @@ def _measure(
     """Run ANN and SNN over all images; accuracies are shares 0..1, seconds those of the SNN alone."""
     assert images.labels is not None
     result = Result.empty(spec.T)
-    for begin in range(0, len(images), BATCH):
-        x = normalise(images.images[begin : begin + BATCH], card)
+    batch = max(1, min(BATCH, BATCH_BYTES // (4 * math.prod(snn.network.input_shape))))
+    for begin in range(0, len(images), batch):
+        x = normalise(images.images[begin : begin + batch], card)
         progress = None if on_progress is None else _shifted(on_progress, begin, len(images))
-        part = score(snn, x, images.labels[begin : begin + BATCH], spec, on_progress=progress)
+        part = score(snn, x, images.labels[begin : begin + batch], spec, on_progress=progress)
         result = result.joined(part)
     return {
         "ann_top1": round(result.ann_top1, 6),
@@ -132,6 +145,8 @@ def _shifted(on_progress: Progress, begin: int, total: int) -> Progress:
 def _print_run(result: dict[str, Any], images: ImageSet, snn: SpikingNetwork) -> None:
     n, settings = result["images"], result["settings"]
     print(f"{settings['network']}: {len(snn.network.sites)} sites, T = {settings['steps']} time-steps")
+    if len(settings["parts"]) > 1:
+        print(f"weights     {settings['part']} of {', '.join(settings['parts'])} (--part takes another)")
     print(f"images      {n} of {images.name} ({images.note})")
     print(f"threshold   {_plain(settings['threshold'])}, times {settings['threshold_scale']:g}")
     print(f"start       {_plain(settings['v_init'])}")

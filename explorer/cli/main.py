@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from explorer.engine.errors import ExplorerError
+from explorer.cli.serve import add_options as add_serve_options
+from explorer.cli.serve import serve
+from explorer.engine.errors import ExplorerError, readable
 
 EXAMPLES = """examples:
   python -m explorer networks
@@ -14,6 +19,7 @@ EXAMPLES = """examples:
   python -m explorer run --network resnet20-relu --site stages.2.0.act1:scale=0.9,v_init=0.4 --json
   python -m explorer report --network net.py:make --weights net.pt --input-size 32
   python -m explorer run --network torchvision:resnet18 --data imagenet/val --images 200
+  python -m explorer serve --public
 """
 PROGRESS_WIDTH = 30
 
@@ -37,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     )
     _network_options(report)
     networks = commands.add_parser("networks", help="list the shipped networks and the architectures")
+    server = commands.add_parser("serve", help="start the app's server, for yourself or for others")
+    add_serve_options(server)
     for command in (run, report, networks):
         command.add_argument("--json", action="store_true", help="print one JSON value instead of a table")
     return top
@@ -53,6 +61,11 @@ def _network_options(command: argparse.ArgumentParser) -> None:
         "torch.export; a Python file or a .pt2 can run code, so give only ones you trust (default: %(default)s)",
     )
     add("--weights", metavar="FILE", help="a state dict, .safetensors, .pt or .pth, put onto --network")
+    add(
+        "--part",
+        metavar="KEY",
+        help="which weights of the file: average, raw or a key (default: an average if any)",
+    )
     add("--mean", metavar="R,G,B", help="pixel mean, pixels scaled to 0..1 (default: the card's; own: CIFAR-10's)")
     add("--std", metavar="R,G,B", help="pixel standard deviation (default: as --mean)")
     add("--input-size", type=int, metavar="PIXELS", help="side of the input (default: the card's; own: 32)")
@@ -96,28 +109,60 @@ def _run_options(command: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code: 0, 1 (report: something does not convert), or 2 (bad input)."""
-    from explorer.cli import commands
-
     args = parser().parse_args(arguments)
-    watched = sys.stderr.isatty()
-    on_fetch = _bar("MiB fetched", 2**20) if watched else None
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold letters that the terminal has not
     try:
-        match args.command:
-            case "run":
-                return commands.run(args, _bar("images") if watched else None, on_fetch)
-            case "report":
-                return commands.report(args, on_fetch)
-            case _:
-                return commands.networks(args)
+        code = _command(args)
+        sys.stdout.flush()
+        return code
     except ExplorerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error))
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
+        _drop_output()
         return 0
+    except OSError as error:
+        _drop_output()
+        return _fail(f"the result cannot be written, or a file not read ({error}). Free space on the disk, or look.")
+    except MemoryError:
+        return _fail("the memory is full. Take fewer images, a smaller input size or network, or close other programs.")
+    except Exception as error:
+        if os.environ.get("EXPLORER_TRACEBACK"):
+            raise
+        return _fail(
+            f"something in the explorer failed ({type(error).__name__}: {readable(str(error), 300)}). "
+            "EXPLORER_TRACEBACK=1 shows where; please report it."
+        )
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _drop_output() -> None:
+    """Send what is still to be written nowhere: the interpreter would complain again when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _command(args: argparse.Namespace) -> int:
+    if args.command == "serve":
+        return serve(args)
+    from explorer.cli import commands
+
+    watched = sys.stderr.isatty()
+    on_fetch = _bar("MiB fetched", 2**20) if watched else None
+    match args.command:
+        case "run":
+            return commands.run(args, _bar("images") if watched else None, on_fetch)
+        case "report":
+            return commands.report(args, on_fetch)
+        case _:
+            return commands.networks(args)
 
 
 def _bar(what: str, unit: int = 1) -> Callable[[int, int], None]:

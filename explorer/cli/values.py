@@ -20,8 +20,10 @@ from explorer.engine import (
 )
 from explorer.engine.specs import Per
 from explorer.zoo.own import PRESETS, class_list, number
+from explorer.zoo.paths import is_file
 
 RULES = "max[:channel], percentile:P[:channel], clip, or mse[:T][:channel]"
+NAMES_BYTES = 2**20
 STARTS = "a share of the threshold such as 0.5, uniform:LOW:HIGH, or gaussian:MEAN:DEVIATION"
 
 
@@ -114,6 +116,17 @@ def conversion(v_init: InitialPotential, scale: float, sites: list[str]) -> Conv
     return spec
 
 
+def _text_file(path: Path) -> str:
+    try:
+        if path.stat().st_size > NAMES_BYTES:
+            raise SpecError(f"classes: {path} has {path.stat().st_size:,} bytes, at most {NAMES_BYTES:,} are read.")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SpecError(f"classes: {path} cannot be read ({error.strerror}). Change its permissions.") from error
+    except ValueError as error:
+        raise SpecError(f"classes: {path} is no text in UTF-8. Save it again as UTF-8, one name a line.") from error
+
+
 def class_names(text: str) -> tuple[str, ...]:
     """Read class names: `cifar10`, a text file with one name a line, or names separated by commas.
 
@@ -123,7 +136,7 @@ def class_names(text: str) -> tuple[str, ...]:
     if text.lower() in ("cifar10", "cifar-10"):
         return PRESETS["CIFAR-10"].classes
     path = Path(text)
-    names = class_list(path.read_text() if path.is_file() else text)
+    names = class_list(_text_file(path) if is_file(path) else text)
     if len(names) < 2:
         raise SpecError(f"classes: at least 2 names, got {len(names)} from {text!r}. Give a file or a,b,c.")
     return names

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from explorer.engine.errors import DataError, SpecError
+from explorer.engine.errors import Cancelled, DataError, SpecError
 from explorer.engine.graph import Network, Site
 from explorer.engine.kernels import backend
 from explorer.engine.specs import CalibrationSpec, MaxActivation, MinSquaredError, Percentile, TrainedClip
@@ -17,6 +18,14 @@ BINS = 4096
 CANDIDATES = 95  # shares 1.00, 0.99, ... 0.06 of the maximum, as in [Li2021]
 TINY = 1e-30  # activations below are taken for zero: bins per unit would overflow float32
 SILENT_THETA = 1.0  # of a site no calibration image excites; it stays silent at any positive threshold
+
+
+class Batches(Protocol):
+    """Normalised images [N, C, H, W], given slice by slice; a tensor is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: slice, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,26 +59,30 @@ class Calibration:
 
 def calibrate(
     network: Network,
-    images: Tensor,
+    images: Batches,
     spec: CalibrationSpec | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Calibration:
     """Find every site's threshold.
 
     Args:
         network: a traced network.
-        images: normalised calibration images [N, C, H, W]; not looked at by the rule TrainedClip.
+        images: normalised calibration images [N, C, H, W], or what gives them slice by slice; not looked at by the
+            rule TrainedClip.
         spec: the rule; by default the 99.9th percentile per site.
         on_progress: called with (passes done, passes to do).
+        stop: asked before every pass; True ends the calibration.
 
     Raises:
         DataError: there is no image, or an activation is not finite.
         SpecError: TrainedClip on a network that has a site without a bound.
+        Cancelled: stop said so.
     """
     spec = spec or CalibrationSpec()
     if isinstance(spec.rule, TrainedClip):
         return Calibration({s.name: _trained_clip(s) for s in network.sites}, spec, 0)
-    stats = observe(network, images, on_progress)
+    stats = observe(network, images, on_progress, stop=stop)
     theta = {}
     for site in network.sites:
         value = _threshold(stats[site.name], spec.rule)
@@ -81,18 +94,25 @@ def calibrate(
 
 
 def observe(
-    network: Network, images: Tensor, on_progress: Callable[[int, int], None] | None = None, batch: int = 32
+    network: Network,
+    images: Batches,
+    on_progress: Callable[[int, int], None] | None = None,
+    batch: int = 32,
+    stop: Callable[[], bool] | None = None,
 ) -> dict[str, ActivationStats]:
-    """Gather maxima and histograms of all sites in two passes over the images.
+    """Gather maxima and histograms of all sites in two passes over the images, at most `batch` at once, fewer if large.
 
     Raises:
         DataError: there is no image, or an activation is not finite.
+        Cancelled: stop said so.
     """
     if len(images) == 0:
         raise DataError("Calibration needs at least 1 image, got none. Choose a data source with images.")
+    batch = network.at_once(batch, keep_sites=True)
     starts = range(0, len(images), batch)
     maxima: dict[str, Tensor] = {}
     for done, i in enumerate(starts):
+        _go_on(stop)
         for name, a in network.activations(images[i : i + batch]).items():
             here = _channel_maximum(a)
             maxima[name] = torch.maximum(maxima[name], here) if name in maxima else here
@@ -103,12 +123,18 @@ def observe(
             raise DataError(f"{name}: an activation is not finite. Check the weights and the images' normalisation.")
     stats: dict[str, ActivationStats] = {}
     for done, i in enumerate(starts):
+        _go_on(stop)
         for name, a in network.activations(images[i : i + batch]).items():
             part = histogram(a, maxima[name])
             stats[name] = stats[name].merge(part) if name in stats else part
         if on_progress:
             on_progress(len(starts) + done + 1, 2 * len(starts))
     return stats
+
+
+def _go_on(stop: Callable[[], bool] | None) -> None:
+    if stop is not None and stop():
+        raise Cancelled("The calibration was stopped.")
 
 
 def histogram(a: Tensor, maximum: Tensor) -> ActivationStats:

@@ -12,9 +12,24 @@ ExplorerError
 
 from __future__ import annotations
 
+MESSAGE_MAX = 1_500  # characters: names and reasons in a message may come from a hostile file
+
 
 class ExplorerError(Exception):
-    """The root of all errors meant for the person at the screen; its message says what, where, and the mend."""
+    """The root of all errors meant for the person at the screen; its message says what, where, and the mend.
+
+    A message is cut in its middle at 1,500 characters, and what is no printable character becomes "?".
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(readable(str(message)))
+
+
+def readable(text: str, most: int = MESSAGE_MAX) -> str:
+    """Return a text fit for a screen: at most so many characters, none that moves a terminal's cursor."""
+    if len(text) > most:
+        text = f"{text[: most // 2]} [...] {text[-most // 2 :]}"
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 class SpecError(ExplorerError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from explorer.engine.errors import SpecError
 
+PASS_BYTES, ALIVE = 256 * 2**20, 4  # of one pass; float32 maps of the largest size that live at a time
 Kind = Literal["input", "constant", "site", "affine", "max_pool", "output"]
 
 
@@ -106,8 +108,18 @@ class Network:
         """List every call: what it became, its output's shape, and what to know about it."""
         return [{"node": r.node, "kind": r.kind, "shape": r.shape, "note": r.note} for r in self.rows]
 
+    def at_once(self, most: int, keep_sites: bool = False) -> int:
+        """Return how many images, at most so many, the ANN takes in one pass of 256 MiB; at least one.
+
+        keep_sites: the activations of all sites are kept as well.
+        """
+        sizes = [prod(shape) for shape in self.shapes.values() if all(isinstance(n, int) for n in shape)]
+        kept = sum(prod(site.shape) for site in self.sites) if keep_sites else 0
+        return max(1, min(most, PASS_BYTES // (4 * (ALIVE * max(sizes, default=1) + kept))))
+
     def forward(self, images: Tensor, batch: int = 64) -> Tensor:
-        """Return the ANN's class scores [B, K] for images [B, C, H, W]."""
+        """Return the ANN's class scores [B, K] for images [B, C, H, W], at most so many in one pass."""
+        batch = self.at_once(batch)
         scores = [self._run(images[i : i + batch], ())[0] for i in range(0, len(images), batch)]
         return torch.cat(scores)
 

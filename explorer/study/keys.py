@@ -11,6 +11,14 @@ import re
 
 PREFIX = "upload:"
 LABEL_MAX = 80
+WORD_JOINER = "\u2060"  # of no width
+READ_IN_PLAIN_TEXT = (  # where escapes do not help: what the browser makes addresses, symbols and arrows of
+    r"(?<=:)(?=//|material/|[\w+-]+(?::|\\\[))",  # http:// :material/bolt: :smile: :red[x]
+    r"(?<=(?<!\w):)(?=\w)|(?<=:)(?=(?:red|orange|yellow|green|blue|violet|gr[ae]y|rainbow|primary|small)\b)",
+    r"(?i:(?<=www)(?=\.))",
+    r"(?<=\w)(?=@\w)",
+    r"(?<=-)(?=-|\\>)|(?<=<)(?=[-=])|(?<=>)(?==)",  # -- -> <- <= >=
+)
 
 
 def clean(text: str) -> str:
@@ -21,7 +29,15 @@ def clean(text: str) -> str:
 
 def plain(text: str) -> str:
     """Return Markdown that shows a text as it is: names and messages come from files and links."""
-    return re.sub(r"([\\`*\[\]<>~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//))", r"\\\1", text)
+    text = re.sub(r"^[^\S\n]+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"([\\`*\[\]<>~$|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|&(?=#?\w+;))", r"\\\1", text)
+    text = re.sub(r"^([#+=-]|\d+(?=[.)]))", _at_line_start, text, flags=re.MULTILINE)
+    return re.sub("|".join(READ_IN_PLAIN_TEXT), WORD_JOINER, text)
+
+
+def _at_line_start(found: re.Match[str]) -> str:
+    """Return what would begin a heading, a list or a rule so that it does not."""
+    return f"{WORD_JOINER}{found[0]}" if found[0].isdecimal() else f"\\{found[0]}"
 
 
 def make(label: str, *content: bytes) -> str:

@@ -8,11 +8,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import threading
 import zlib
 from dataclasses import replace
 from typing import Any
 
+from explorer.limits import NAMED
+from explorer.study import keys
 from explorer.study.scene import Scene, pack, unpack
+from explorer.study.settings import Settings
 
 PARAMETER, HIDE = "view", "hide"
 GROUPS = {
@@ -27,6 +31,9 @@ GROUPS = {
 }
 MAX_CHARACTERS = 6_000
 MAX_BYTES = 200_000
+FOLDERS_MAX = 100
+_chosen: dict[str, None] = {}
+_lock = threading.Lock()
 
 
 class LinkError(ValueError):
@@ -60,6 +67,54 @@ def _unpack(text: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise LinkError("The link does not hold settings.")
     return content
+
+
+def allow_folder(name: str) -> None:
+    """Remember a picture folder that was chosen in the app's own window: the page's address may name it from now on."""
+    with _lock:
+        _chosen[name] = None
+        while len(_chosen) > FOLDERS_MAX:
+            del _chosen[next(iter(_chosen))]
+
+
+def admit(scene: Scene) -> tuple[Scene, str]:
+    """Return what a link may ask of this server, and what to tell the visitor about the rest.
+
+    A link neither chooses a folder of this computer (unless the operator named it, or it was chosen here before) nor
+    starts a download: whoever opens it does not know what it asks for.
+    """
+    told = []
+    if not _may_show(scene.settings.source):
+        told.append(
+            "The link asks for pictures in a folder of the computer that runs this app, which a link cannot choose: it "
+            "opens with the embedded ones. Choose the folder yourself under “Your own images…”."
+        )
+    if not _is_here(scene.settings.network):
+        told.append(
+            f"The link asks for {scene.settings.network}, whose weights are not on this computer; a link starts no "
+            "download. Fetch them yourself under “More…”."
+        )
+    pins = tuple(pin for pin in scene.pins if _may_show(pin.source) and _is_here(pin.network))
+    return replace(scene, settings=_admitted(scene.settings), pins=pins), " ".join(told)
+
+
+def _admitted(settings: Settings) -> Settings:
+    if not _may_show(settings.source):
+        settings = replace(settings, source=Settings().source, image=0)
+    return settings if _is_here(settings.network) else replace(settings, network=Settings().network, layer="", sites=())
+
+
+def _may_show(source: str) -> bool:
+    return source == Settings().source or source.startswith(NAMED) or keys.is_upload(source) or source in _chosen
+
+
+def _is_here(network: str) -> bool:
+    if not network.startswith("torchvision:"):
+        return True
+    from explorer.zoo.architectures import convertible
+    from explorer.zoo.hub import is_fetched
+
+    return network not in convertible() or is_fetched(network.removeprefix("torchvision:"))
 
 
 def hidden(text: str) -> frozenset[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from explorer.limits import limits
 from explorer.study import keys
 
 RULES = {
@@ -20,7 +21,7 @@ RULES = {
     "mse": "Least squared error at T",
 }
 STARTS = {"constant": "Constant", "uniform": "Uniform random", "gaussian": "Gaussian random"}
-DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "CUDA GPU"}
+DEVICES = {"auto": "Automatic"} | ({"cpu": "CPU", "cuda": "CUDA GPU"} if limits().free_device else {})
 PER = {"site": "one per layer", "channel": "one per channel"}
 MAX_SITES = 400
 
@@ -42,6 +43,8 @@ class Field:
         """Return the nearest allowed value; the default where there is none (wrong type, not finite)."""
         if self.options is not None:
             return value if isinstance(value, str) and value in self.options else self.default
+        if self.name == "source" and isinstance(value, str) and not limits().admits_source(value):
+            return self.default
         if isinstance(self.default, str):
             return printable(value, 300) if isinstance(value, str) else self.default
         if isinstance(self.default, bool):
@@ -77,9 +80,17 @@ TABLE = (
         "training images; any other network on the pictures themselves.",
     ),
     Field(
-        "images", "Evaluation images", 256, "Accuracy is measured on this many images, some at a time.", 16, 2000, 16
+        "images",
+        "Evaluation images",
+        256,
+        "Accuracy is measured on this many images, some at a time.",
+        16,
+        limits().images,
+        16,
     ),
-    Field("T", "Time-steps T", 32, "How long every image is shown to the spiking network, in steps.", 1, 256, 1),
+    Field(
+        "T", "Time-steps T", 32, "How long every image is shown to the spiking network, in steps.", 1, limits().steps, 1
+    ),
     Field(
         "rule",
         "Threshold rule",

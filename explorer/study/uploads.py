@@ -5,10 +5,12 @@ Imports torch only inside functions.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from explorer.limits import limits
 from explorer.study import keys, library
 
 if TYPE_CHECKING:
@@ -16,9 +18,11 @@ if TYPE_CHECKING:
     from explorer.zoo.own import NetworkSource
 
 NETWORK_TYPES = ("safetensors", "pt", "pth", "th", "bin", "ckpt")
-PICTURE_TYPES = ("png", "jpg", "jpeg", "bmp", "gif", "ppm", "pgm", "tif", "tiff", "webp")
-NETWORK_MIB = 200
-PICTURE_MIB, PICTURES_MIB, PICTURES_MAX = 20, 64, 200
+PICTURE_TYPES = ("png", "jpg", "jpeg", "bmp", "gif", "ppm", "pgm", "tif", "tiff", "webp", "avif")
+NETWORK_MIB = limits().network_mib
+PICTURE_MIB, PICTURES_MIB, PICTURES_MAX = limits().picture_mib, limits().pictures_mib, limits().pictures
+PIXELS_MAX = 600_000_000  # of all pictures together: some ten seconds
+READING = threading.BoundedSemaphore(2)  # files read at a time, as each may take twice its size
 
 
 def read_network(
@@ -33,7 +37,9 @@ def read_network(
         ExplorerError: the file, or what was said about it, cannot be used.
     """
     from explorer import engine
-    from explorer.zoo.fitting import load_checkpoint
+    from explorer.zoo.checkpoint import open_state
+    from explorer.zoo.fitting import fit_architecture
+    from explorer.zoo.memory import require_run_memory
     from explorer.zoo.own import own_card
 
     if len(content) > NETWORK_MIB * 2**20:
@@ -41,11 +47,15 @@ def read_network(
             f"{file}: {len(content) / 2**20:.0f} MiB, at most {NETWORK_MIB} MiB can be uploaded. Save it in half "
             "precision, or use the command line."
         )
-    tell(f"Reading {keys.clean(file)}…")
-    net = load_checkpoint(source.network, content, len(source.classes or ()), name=file)
-    card = own_card(net, source, file, preset)
-    tell("Tracing every call…")
-    network = engine.trace(net, card.example())
+    with READING:
+        tell(f"Reading {keys.clean(file)}…")
+        state = open_state(content, file, source.part)
+        net = fit_architecture(source.network, state.tensors, len(source.classes or ()), file)
+        card = own_card(net, source, file, preset)
+        card = replace(card, recipe={**card.recipe, "part": state.part, "parts": state.parts})
+        tell("Tracing every call…")
+        network = engine.trace(net, card.example())
+        require_run_memory(network, 1, file)
     told = replace(
         source,
         weights=file,
@@ -61,7 +71,8 @@ def read_network(
 def keep_network(loaded: library.Loaded, content: bytes) -> str:
     """Keep an uploaded network for all pages; return its key."""
     source = loaded.source
-    label = f"{source.weights} ({source.network.removeprefix('torchvision:')})"
+    taken = loaded.card.recipe.get("part") if len(loaded.card.recipe.get("parts", ())) > 1 else ""
+    label = f"{source.weights}{f', {taken}' if taken else ''} ({source.network.removeprefix('torchvision:')})"
     key = keys.make(label, content, repr(source).encode())
     library.own_networks().put(key, loaded, 4 * loaded.card.parameters)
     return key
@@ -76,7 +87,8 @@ def keep_pictures(files: Sequence[tuple[str, bytes]], card: Card) -> str:
         DataError: too many or too large, two of one name, or one that the network of this card cannot be shown.
     """
     from explorer.engine import DataError
-    from explorer.zoo.data import UploadedPictures, load_images
+    from explorer.zoo.data import UploadedPictures
+    from explorer.zoo.images import count_pixels, read_picture
 
     pictures = UploadedPictures(tuple(sorted(files)))
     sizes = [len(content) for _, content in files]
@@ -89,7 +101,17 @@ def keep_pictures(files: Sequence[tuple[str, bytes]], card: Card) -> str:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{twice[0]}: two pictures have this name. Rename one of them.")
-    load_images(pictures, card)
+    pixels = sum(count_pixels(content) for _, content in files)
+    if pixels > PIXELS_MAX:
+        raise DataError(
+            f"{len(files)} pictures of {pixels // 1_000_000} million pixels: at most {PIXELS_MAX // 1_000_000} million "
+            "in all can be uploaded. Choose fewer, or scale them down."
+        )
+    if not files:
+        raise DataError("No picture: choose at least one PNG or JPEG file.")
+    with READING:
+        for name, content in pictures.files:
+            read_picture(content, card, name)
     label = names[0] if len(names) == 1 else f"{len(names)} pictures"
     key = keys.make(label, *(part for name, content in pictures.files for part in (name.encode(), content)))
     library.own_pictures().put(key, pictures, sum(sizes))

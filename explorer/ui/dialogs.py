@@ -12,11 +12,13 @@ from typing import Any
 
 import streamlit as st
 
-from explorer.study import keys, uploads
+from explorer.limits import NAMED, limits
+from explorer.study import keys, link, uploads
 from explorer.study.settings import Settings
 from explorer.ui import cache, frame, state
 
 OPEN, PENDING = "dialog", "pending"
+PARTS = {"average": "Take the average (EMA, SWA)", "raw": "Take the raw weights"}
 MINE = {"network": "own_networks", "source": "own_pictures"}
 
 
@@ -70,12 +72,15 @@ def fetch() -> None:
     name = state.current().network
     if not name.startswith("torchvision:"):
         return
-    from explorer.engine import ExplorerError, UnsupportedLayerError
+    from explorer.engine.errors import AssetError, ExplorerError, UnsupportedLayerError
     from explorer.zoo.architectures import convertible
+    from explorer.zoo.hub import is_fetched
 
     try:
         if name not in convertible():
             raise UnsupportedLayerError(f"{name} does not convert. Choose one of the list under “More…”.")
+        if not limits().downloads and not is_fetched(name.removeprefix("torchvision:")):
+            raise AssetError(f"{name} is not on this server, and a public one fetches nothing. Choose another network.")
         _fetch(name)
     except ExplorerError as error:
         good = state.last_good()
@@ -127,9 +132,13 @@ def _try(label: str, work: Callable[[Callable[[str], None]], Any]) -> Any:
 def _network_dialog() -> None:
     with st.spinner("Looking up architectures…"):
         from explorer.zoo.architectures import architectures, convertible
+    names = list(dict.fromkeys([*convertible(), *architectures()]))
+    if not limits().downloads:
+        _own_network(names)
+        return
     own, theirs = st.tabs(["Your own weights", "From torchvision"])
     with own:
-        _own_network(list(dict.fromkeys([*convertible(), *architectures()])))
+        _own_network(names)
     with theirs:
         st.caption(
             "Networks with ReLU throughout, trained on ImageNet. Their weights are fetched from torchvision's hub "
@@ -179,9 +188,16 @@ def _own_network(names: list[str]) -> None:
         help=f"torch.save(model.state_dict(), path) or safetensors, at most {uploads.NETWORK_MIB} MiB.",
     )
     size, mean, std = st.columns([1, 2, 2])
-    pixels = size.number_input("Input size (pixels)", 4, 1024, key="own_size")
+    pixels = size.number_input("Input size (pixels)", 4, limits().input_size, key="own_size")
     means = mean.text_input("Mean", key="own_mean", help="Per channel, of pixels scaled to 0..1.")
     stds = std.text_input("Standard deviation", key="own_std", help="Per channel, of pixels scaled to 0..1.")
+    part = st.selectbox(
+        "Where the file holds an average of the weights too",
+        list(PARTS),
+        key="own_part",
+        format_func=lambda one: PARTS[one],
+        help="Accuracies are usually reported of the average. Files that hold one set of weights do not mind.",
+    )
     classes = st.text_area(
         "Class names (optional)",
         key="own_classes",
@@ -201,6 +217,7 @@ def _own_network(names: list[str]) -> None:
             std=numbers(stds, "standard deviation"),
             classes=class_list(classes) or None,
             resize=preset.resize if pixels == preset.input_size else 0,
+            part=str(part),
         )
         return uploads.read_network(file.name, content, source, session["own_preset"], tell)
 
@@ -213,12 +230,15 @@ def _own_network(names: list[str]) -> None:
         )
         _report(found)
     elif found is not None:
+        parts = found.card.recipe["parts"]
+        if len(parts) > 1:
+            state.say(f"{file.name} holds {' and '.join(parts)}; taken: {found.card.recipe['part']}.")
         _choose("network", uploads.keep_network(found, content))
 
 
 @st.dialog("Images to show the networks", width="medium", icon=":material/image:", on_dismiss=_close)
 def _images_dialog() -> None:
-    pictures, folder = st.tabs(["Your pictures", "A folder"])
+    pictures, folder = st.tabs(["Your pictures", "A folder"]) if _folders_offered() else (st.container(), None)
     with pictures:
         st.caption(
             "They are cut to the centre and scaled as the network wants them. Nothing says what they show, so the "
@@ -237,16 +257,32 @@ def _images_dialog() -> None:
             key = _try("Reading the pictures…", lambda _: uploads.keep_pictures(given, cache.loaded(network).card))
             if key:
                 _choose("source", key)
-    with folder:
-        st.caption(
-            "On the computer that runs this app: a folder with one folder of pictures per class (which gives "
-            "accuracy), a folder of pictures, or torchvision's CIFAR-10 folder."
-        )
-        path = st.text_input("Folder", key="folder_path", persist_state="session")
-        if st.button("Use this folder", key="folder_load", type="primary", disabled=not path.strip()):
-            network = state.current().network
-            if _try("Reading the folder…", lambda _: cache.images(network, path)) is not None:
-                _choose("source", path)
+    if folder is not None:
+        with folder:
+            _folder()
+
+
+def _folders_offered() -> bool:
+    return limits().free_folders or bool(limits().folders)
+
+
+def _folder() -> None:
+    """Draw the choice of a folder of this computer: those that the operator named, or any where it is one's own."""
+    st.caption(
+        "On the computer that runs this app: a folder with one folder of pictures per class (which gives "
+        "accuracy), a folder of pictures, or torchvision's CIFAR-10 folder."
+    )
+    named = [f"{NAMED}{name}" for name in limits().folders]
+    path = ""
+    if named:
+        path = st.selectbox("Named folder", named, index=None, key="folder_named", format_func=keys.label) or ""
+    if limits().free_folders:
+        path = st.text_input("Folder", key="folder_path", persist_state="session") or path
+    if st.button("Use this folder", key="folder_load", type="primary", disabled=not path.strip()):
+        network = state.current().network
+        if _try("Reading the folder…", lambda _: cache.images(network, path)) is not None:
+            link.allow_folder(path)
+            _choose("source", path)
 
 
 @st.dialog("What the conversion does to this network", width="large", icon=":material/lab_profile:", on_dismiss=_close)

@@ -11,7 +11,7 @@ import streamlit as st
 
 from explorer.study import compare, keys
 from explorer.study.settings import RULES, Settings
-from explorer.ui import cache, state
+from explorer.ui import cache, journal, state
 from explorer.ui.components import preload
 from explorer.ui.session import ASKED, MESSAGE, OWNER, PENDING, PLACED
 
@@ -24,7 +24,7 @@ TELLING = 0.55  # activation, as a share of theta, of the neuron shown first: it
 
 
 def top(title: str) -> None:
-    """Draw the page's title and the message left by the last action, if any."""
+    """Draw the page's title and the message left by the last action, until the visitor dismisses it."""
     st.html(LAYOUT)
     st.title(title)
     preload()
@@ -32,7 +32,15 @@ def top(title: str) -> None:
         message = MESSAGE.get()
         if message:
             st.warning(keys.plain(message), icon=":material/info:")
-            MESSAGE.put(None)
+            st.button("Dismiss", key="dismiss", icon=":material/close:", type="tertiary", on_click=state.dismiss)
+
+
+def require_place() -> None:
+    """Stop the page of a visitor for whom a public server has no place."""
+    runner = cache.runner()
+    if journal.is_full(runner.load(), runner.knows(owner())):
+        st.error("All places on this server are taken. Reload this page in a minute.", icon=":material/group:")
+        st.stop()
 
 
 def question(text: str) -> None:

@@ -29,6 +29,7 @@ from explorer.ui import cache
 from explorer.ui.session import HIDDEN, HISTORY, LAST_GOOD, MESSAGE, PINS, SITES, TOUCHED
 
 STEPS_BACK = 50
+PARAGRAPH, MESSAGES = "\n\n", 2  # how messages are joined, and how many old ones stay beside a new one
 DRAG_SECONDS = 1.0  # changes of one control that follow one another sooner are one drag
 
 
@@ -49,7 +50,8 @@ def begin() -> None:
     text = st.query_params.get(link.PARAMETER)
     if text:
         try:
-            start = link.decode(text)
+            start, told = link.admit(link.decode(text))
+            MESSAGE.put(told or None)
         except link.LinkError as error:
             MESSAGE.put(f"{error} The app starts from its defaults; ask for the link again or go on from here.")
     put_scene(start)
@@ -171,8 +173,14 @@ def unpin(but: Callable[[Pin], bool] = lambda pin: False) -> None:
 
 
 def say(message: str) -> None:
-    """Show a message on the next run."""
-    MESSAGE.put(message)
+    """Show a message from the next run on, under those that the visitor has not dismissed."""
+    told = [one for one in (MESSAGE.get() or "").split(PARAGRAPH) if one not in ("", message)]
+    MESSAGE.put(PARAGRAPH.join([*told[-MESSAGES:], message]))
+
+
+def dismiss() -> None:
+    """Show the message no longer."""
+    MESSAGE.put(None)
 
 
 def good(settings: Settings) -> None:

@@ -75,7 +75,7 @@ def _torchvision(name: str, classes: int) -> nn.Module:
 
     known = models.list_models(module=models)
     if name not in known:
-        near = ", ".join(sorted(known, key=lambda other: _distance(name, other))[:3])
+        near = ", ".join(sorted(known, key=lambda other: _distance(name[:100], other))[:3])
         raise SpecError(f"architecture: torchvision has no classification network {name!r}. Near: {near}.")
     extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     return models.get_model(name, weights=None, num_classes=classes, **extra)

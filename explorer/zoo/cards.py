@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -97,7 +98,11 @@ def verify(path: Path, expected: str) -> None:
     """
     if not path.exists():
         raise AssetError(f"{path.name} is missing from assets/. Restore it: git checkout -- assets/{path.name}")
-    if sha256(path) != expected:
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise AssetError(f"{path.name} cannot be read ({error.strerror}). Change its permissions.") from error
+    if found != expected:
         raise AssetError(
             f"{path.name} is damaged: its checksum is not the recorded one. "
             f"Restore it: git checkout -- assets/{path.name}"
@@ -142,7 +147,7 @@ def read_card(path: Path) -> Card:
     if not path.exists():
         raise AssetError(f"{path.name} is missing from assets/. Restore it: git checkout -- assets/{path.name}")
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
         return Card(
             name=raw["name"],
             input_size=raw["input_size"],
@@ -157,7 +162,7 @@ def read_card(path: Path) -> Card:
             recipe=raw["recipe"],
             sha256=raw["sha256"],
         )
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise AssetError(
             f"{path.name} is damaged ({type(error).__name__}: {error}). Restore it: git checkout -- assets/{path.name}"
         ) from error
@@ -166,4 +171,8 @@ def read_card(path: Path) -> Card:
 def read_weights(path: Path, expected: str) -> dict[str, torch.Tensor]:
     """Load a shipped state dict as float32, its checksum verified."""
     verify(path, expected)
-    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise AssetError(f"{path.name} cannot be read ({error}). Restore it: git checkout -- assets/") from error
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

@@ -46,10 +46,13 @@ def load_split(root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def _from_sheets(root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
     names = [f"data_batch_{i}.png" for i in range(1, 6)] if train else ["test_batch.png"]
-    rows = [np.asarray(Image.open(root / name).convert("RGB")) for name in names]
+    rows = [np.asarray(Image.open(root / name, formats=("PNG",)).convert("RGB")) for name in names]
     images = np.concatenate(rows).reshape(-1, 32, 32, 3)
-    labels = json.loads((root / ("train_lables.json" if train else "test_lables.json")).read_text())
-    return images, np.asarray(labels, dtype=np.int64)
+    file = root / ("train_lables.json" if train else "test_lables.json")
+    labels = np.asarray(json.loads(file.read_text(encoding="utf-8")), dtype=np.int64)
+    if labels.shape != (len(images),) or not ((labels >= 0) & (labels < len(CLASSES))).all():
+        raise ValueError(f"{file.name} does not hold a class for each of {len(images):,} images")
+    return images, labels
 
 
 def balanced_choice(labels: np.ndarray, n: int, seed: int) -> np.ndarray:

@@ -15,10 +15,13 @@ import numpy as np
 from PIL import Image
 
 from explorer.engine.errors import AssetError, DataError
+from explorer.limits import FOLDERS, NAMED, limits
 from explorer.zoo.cards import Card, verify
 from explorer.zoo.cifar10 import CLASSES, balanced_choice, load_split
 from explorer.zoo.folders import Part, is_class, listing, pictures_in, read_class_folders, to_outputs
 from explorer.zoo.images import ImageSet, check_count, fit, read_pictures
+from explorer.zoo.paths import expanded
+from explorer.zoo.pictures import Pictures
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
@@ -62,12 +65,17 @@ DataSource = Embedded | Cifar10Root | ClassFolders | LoosePictures | UploadedPic
 def data_source(text: str) -> DataSource:
     """Say which source a word or path means: `embedded`, a CIFAR-10 root, class folders, or a folder of pictures.
 
+    `folder:NAME` is a folder that the operator named (see `explorer.limits`).
+
     Raises:
         DataError: there is no such folder, it cannot be read, or no picture is in it.
     """
     if text.strip() in ("", "embedded"):
         return Embedded()
-    root = Path(text).expanduser()
+    if text.startswith(NAMED) and text.removeprefix(NAMED) not in limits().folders:
+        known = ", ".join(limits().folders) or "none"
+        raise DataError(f"{text}: no folder of this name here. Those that {FOLDERS} names: {known}.")
+    root = expanded(limits().folders[text.removeprefix(NAMED)] if text.startswith(NAMED) else text)
     names = listing(root)
     if "cifar-10-batches-py" in names or "test_batch.png" in names:
         return Cifar10Root(str(root))
@@ -76,8 +84,8 @@ def data_source(text: str) -> DataSource:
     if pictures_in(root, names):
         return LoosePictures(str(root))
     raise DataError(
-        f"{root}: no picture and no class folder here. Give a CIFAR-10 root, a folder with one folder of pictures per "
-        "class, or a folder of pictures."
+        f"{root}: no picture and no class folder here (links are not followed). Give a CIFAR-10 root, a folder with "
+        "one folder of pictures per class, or a folder of pictures."
     )
 
 
@@ -103,7 +111,7 @@ def load_images(
         DataError: nothing there, a broken picture, classes that are not the network's, n < 1.
         AssetError: the embedded images are damaged.
     """
-    check_count(n, card)
+    check_count(n)
     match source:
         case Embedded():
             found = embedded(part)
@@ -113,9 +121,9 @@ def load_images(
             return read_class_folders(Path(root), card, n, part, seed)
         case LoosePictures(root):
             files = [(path.name, path) for path in pictures_in(Path(root), listing(Path(root)))]
-            return read_pictures(files if n is None else files[:n], card, Path(root).name)
+            return read_pictures(files[:n], card, Path(root).name)
         case UploadedPictures(given):
-            return read_pictures(given if n is None else given[:n], card)
+            return read_pictures(given[:n], card)
     if n is not None:
         found = found.take(n)
     images, labels, note = found.images, found.labels, found.note
@@ -125,10 +133,11 @@ def load_images(
         if not isinstance(source, Embedded):
             raise
         labels, note = None, f"{note}, unlabelled: {card.name} tells other classes apart"
-    if images.shape[1] != card.input_size:
-        check_count(len(images), card)
-        images = np.stack([fit(Image.fromarray(image), card) for image in images])
-    return ImageSet(found.name, images, labels, card.classes, note)
+    assert isinstance(images, np.ndarray)
+    if images.shape[1] == card.input_size:
+        return ImageSet(found.name, images, labels, card.classes, note)
+    scaled = Pictures(len(images), card.input_size, lambda i: fit(Image.fromarray(images[i]), card))
+    return ImageSet(found.name, scaled, labels, card.classes, note)
 
 
 def embedded(part: Part = "evaluation", assets: Path = ASSETS) -> ImageSet:
@@ -138,25 +147,36 @@ def embedded(part: Part = "evaluation", assets: Path = ASSETS) -> ImageSet:
         AssetError: a file is missing or damaged.
     """
     try:
-        document = json.loads((assets / "cifar10.json").read_text())
-        described, classes, size = document["parts"][part], document["classes"], document["size"]
-    except (OSError, ValueError, KeyError) as error:
+        document = json.loads((assets / "cifar10.json").read_text(encoding="utf-8"))
+        described, classes, size = document["parts"][part], tuple(document["classes"]), int(document["size"])
+        path, digest, columns = assets / described["file"], str(described["sha256"]), int(described["columns"])
+        labels = np.asarray(described["labels"], dtype=np.int64)
+        if labels.ndim != 1 or not all(0 <= label < len(classes) for label in labels):
+            raise ValueError("labels that are no classes")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise AssetError(
             f"cifar10.json is missing or damaged ({type(error).__name__}). "
             "Restore it: git checkout -- assets/cifar10.json"
         ) from error
-    path = assets / described["file"]
-    verify(path, described["sha256"])
-    columns, labels = described["columns"], np.asarray(described["labels"], dtype=np.int64)
-    grid = np.asarray(Image.open(path)).reshape(-1, size, columns, size, 3).swapaxes(1, 2)
+    verify(path, digest)
+    try:
+        sheet = np.asarray(Image.open(path, formats=("PNG",)))
+        grid = sheet.reshape(-1, size, columns, size, 3).swapaxes(1, 2)
+        assert grid.shape[0] * grid.shape[1] == len(labels)
+    except (OSError, ValueError, AssertionError) as error:
+        raise AssetError(
+            f"{path.name} and cifar10.json do not belong together. Restore them: git checkout -- assets/"
+        ) from error
     note = "first 2,000 test images" if part == "evaluation" else "512 training images, class balanced"
-    return ImageSet("CIFAR-10, embedded", grid.reshape(-1, size, size, 3), labels, tuple(classes), note)
+    return ImageSet("CIFAR-10, embedded", grid.reshape(-1, size, size, 3), labels, classes, note)
 
 
 def _cifar10(root: Path, n: int | None, part: Part, seed: int) -> ImageSet:
     try:
         images, labels = load_split(root, train=part == "calibration")
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # damaged sheets and pickles raise whatever they like
         raise DataError(f"{root}: CIFAR-10 is incomplete or damaged here ({error}). Unpack it again.") from error
     note = f"{len(images):,} test images"
     if part == "calibration":

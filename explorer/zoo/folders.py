@@ -3,76 +3,104 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from explorer.engine.errors import DataError
 from explorer.zoo.cards import Card
 from explorer.zoo.images import ImageSet, check_count, read_picture
+from explorer.zoo.paths import is_file, is_folder
+from explorer.zoo.pictures import Pictures
 
-if TYPE_CHECKING:
-    from torchvision.datasets import ImageFolder
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".avif")
+DEPTH_MAX, ENTRIES_MAX, SECONDS_MAX = 4, 2_000_000, 20.0  # ImageNet's training images are 1.3 million in 1,000 folders
 EVALUATION_FOLDERS = ("val", "valid", "validation", "test")
 Part = Literal["evaluation", "calibration"]
 
 
 def read_class_folders(root: Path, card: Card, n: int | None, part: Part, seed: int) -> ImageSet:
-    """Read n pictures of a folder of class folders, as `load_images` says."""
+    """Choose n pictures of a folder of class folders, as `load_images` says; each is read when it is looked at."""
     root, shared = _part_folder(root, part)
-    listing(root)
-    try:
-        folder = _image_folder(root)
-    except (OSError, RuntimeError) as error:
+    classes = tuple(name for name in listing(root) if is_class(root / name))
+    if not classes:
         raise DataError(
             f"{root}: no class folders here, so the pictures have no labels. Put them into one folder per class, "
             "named as the network names its classes."
-        ) from error
-    groups: dict[int, list[str]] = {}
-    for path, label in folder.samples:
-        groups.setdefault(label, []).append(path)
+        )
+    outputs = to_outputs(classes, card, root.name)
+    budget = Budget(root)
+    groups = {label: sorted(_pictures_below(root / name, budget)) for label, name in enumerate(classes)}
+    groups = {label: files for label, files in groups.items() if files}
     if not groups:
         raise DataError(f"{root}: its class folders hold no picture. PNG, JPEG, BMP, TIFF and WebP are read.")
-    outputs = to_outputs(tuple(folder.classes), card, root.name)
     rng = np.random.default_rng(seed)
-    for label in sorted(groups):
-        files = sorted(groups[label])
-        files = [files[i] for i in rng.permutation(len(files))]
-        groups[label] = _divide(files, part) if shared else files
+    for label, files in groups.items():
+        drawn = [files[i] for i in rng.permutation(len(files))]
+        groups[label] = _divide(drawn, part) if shared else drawn
     chosen = _take_turns(groups, n)
-    check_count(len(chosen), card)
-    images = np.stack([read_picture(Path(path), card, os.path.relpath(path, root)) for path, _ in chosen])
+    check_count(len(chosen))
+
+    def read(i: int) -> np.ndarray:
+        return read_picture(Path(chosen[i][0]), card, os.path.relpath(chosen[i][0], root))
+
+    pictures = Pictures(len(chosen), card.input_size, read)
+    pictures[:1]  # a folder of what is no picture is noticed at once
     labels = outputs[np.asarray([label for _, label in chosen], dtype=np.int64)]
     note = f"drawn evenly from {len(groups)} class folders, seed {seed}"
-    return ImageSet(root.name, images, labels, card.classes, note)
+    return ImageSet(root.name, pictures, labels, card.classes, note)
 
 
-def _image_folder(root: Path) -> ImageFolder:
-    """List a folder of class folders by torchvision, hidden ones left out."""
-    from torchvision.datasets import ImageFolder
+class Budget:
+    """What listing one folder may cost; a folder that holds more is not one of pictures."""
 
-    class Folder(ImageFolder):
-        def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-            classes = [name for name in listing(Path(directory)) if is_class(Path(directory) / name)]
-            if not classes:
-                raise FileNotFoundError(directory)
-            return classes, {name: i for i, name in enumerate(classes)}
+    def __init__(self, root: Path, entries: int = ENTRIES_MAX, seconds: float = SECONDS_MAX) -> None:
+        self._root, self._left, self._end = root, entries, time.monotonic() + seconds
 
-    return Folder(str(root), allow_empty=True)
+    def spend(self) -> None:
+        """Count one entry.
+
+        Raises:
+            DataError: entries or time are used up.
+        """
+        self._left -= 1
+        if self._left < 0 or time.monotonic() > self._end:
+            raise DataError(
+                f"{self._root}: listing it takes too long, or it holds more than {ENTRIES_MAX:,} entries. Give a "
+                "folder that holds the pictures alone."
+            )
+
+
+def _pictures_below(folder: Path, budget: Budget) -> list[str]:
+    """Return the paths of the picture files in a folder and the folders in it, links and hidden folders left out."""
+    found: list[str] = []
+    waiting = [(str(folder), 0)]
+    while waiting:
+        here, depth = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    budget.spend()
+                    if entry.is_dir(follow_symlinks=False) and depth < DEPTH_MAX and not entry.name.startswith("."):
+                        waiting.append((entry.path, depth + 1))
+                    elif entry.is_file(follow_symlinks=False) and entry.name.lower().endswith(PICTURE_SUFFIXES):
+                        found.append(entry.path)
+        except OSError as error:
+            raise DataError(f"{here}: the folder cannot be read ({error.strerror}). Change its permissions.") from error
+    return found
 
 
 def is_class(path: Path) -> bool:
-    """Tell whether a path is a class folder: visible, and not what archives leave behind."""
-    return path.is_dir() and not path.name.startswith((".", "__"))
+    """Tell whether a path is a class folder: visible, no link, and not what archives leave behind."""
+    return is_folder(path) and not path.is_symlink() and not path.name.startswith((".", "__"))
 
 
 def _part_folder(root: Path, part: Part) -> tuple[Path, bool]:
     """Return the folder of class folders for a part, and whether both parts must share it."""
-    evaluation = next((root / name for name in EVALUATION_FOLDERS if (root / name).is_dir()), None)
-    if evaluation is None or not (root / "train").is_dir():
+    evaluation = next((root / name for name in EVALUATION_FOLDERS if is_class(root / name)), None)
+    if evaluation is None or not is_class(root / "train"):
         return root, True
     return (evaluation if part == "evaluation" else root / "train"), False
 
@@ -120,17 +148,22 @@ def to_outputs(classes: tuple[str, ...], card: Card, where: str) -> np.ndarray:
 
 def listing(root: Path) -> list[str]:
     """Return the names in a folder, sorted; DataError if there is no such folder, or nothing to read in it."""
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(f"{root}: there is no such folder. Give 'embedded' or a folder on this computer.")
+    budget, names = Budget(root), []
     try:
-        names = sorted(os.listdir(root))
+        with os.scandir(root) as entries:
+            for entry in entries:
+                budget.spend()
+                names.append(entry.name)
     except OSError as error:
         raise DataError(f"{root}: the folder cannot be read ({error.strerror}). Change its permissions.") from error
     if not names:
         raise DataError(f"{root}: the folder is empty. Give one with a folder of pictures per class.")
-    return names
+    return sorted(names)
 
 
 def pictures_in(root: Path, names: list[str]) -> list[Path]:
-    """Return the paths of those names that look like pictures."""
-    return [root / name for name in names if name.lower().endswith(PICTURE_SUFFIXES)]
+    """Return the paths of those names that look like pictures and are files, not links."""
+    named = [root / name for name in names if name.lower().endswith(PICTURE_SUFFIXES)]
+    return [path for path in named if is_file(path) and not path.is_symlink()]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import http.client
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,24 @@ def fetch_torchvision(name: str, on_progress: Progress | None = None) -> Path:
     return fetch(_weights(name).url, on_progress)
 
 
+def is_fetched(name: str) -> bool:
+    """Tell whether a torchvision network's default weights lie on this machine."""
+    try:
+        return _path(_weights(name).url).is_file()
+    except SpecError:
+        return False
+
+
+def _path(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
 def _weights(name: str) -> Any:
     import torchvision.models as models
 
     try:
         return models.get_model_weights(name).DEFAULT
-    except (AttributeError, ValueError) as error:
+    except (AttributeError, KeyError, ValueError) as error:
         near = build(TORCHVISION + name, classes=1000)  # says so if there is no such network at all
         raise SpecError(f"torchvision keeps no weights for {type(near).__name__}. Choose another network.") from error
 
@@ -89,33 +102,46 @@ def fetch(url: str, on_progress: Progress | None = None) -> Path:
     Raises:
         AssetError: it cannot be reached, or what came is damaged.
     """
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / url.rsplit("/", 1)[-1]
+    path = _path(url)
+    folder = path.parent
     if path.exists():
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (
-            urllib.request.urlopen(url, timeout=TIMEOUT) as answer,
-            tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as part,
-        ):
-            digest = _copy(answer, part, on_progress)
-    except (urllib.error.URLError, OSError) as error:
+        with _part_file(folder) as part:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+                digest = _copy(answer, part, on_progress)
+            if not digest.startswith(path.stem.rsplit("-", 1)[-1]):
+                raise AssetError(f"{path.name}: what came from torchvision's hub is damaged. Try again.")
+            part.close()
+            Path(part.name).replace(path)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise AssetError(
-            f"{path.name}: torchvision's hub cannot be reached from this machine ({getattr(error, 'reason', error)}). "
-            f"Fetch {url} elsewhere and put it into {folder}, load it as your own checkpoint, or choose a shipped "
-            "network."
+            f"{path.name}: torchvision's hub cannot be reached from this machine, or broke off "
+            f"({getattr(error, 'reason', error)}). Try again. Fetch {url} elsewhere and put it into {folder}, load it "
+            "as your own checkpoint, or choose a shipped network."
         ) from error
-    expected = path.stem.rsplit("-", 1)[-1]
-    if not digest.startswith(expected):
-        os.unlink(part.name)
-        raise AssetError(f"{path.name}: what came from torchvision's hub is damaged. Try again.")
-    Path(part.name).replace(path)
+    except OSError as error:
+        raise AssetError(
+            f"{path.name}: it cannot be kept in {folder} ({error.strerror}). Free space there, or set TORCH_HOME to a "
+            "folder that can be written to."
+        ) from error
     return path
 
 
+@contextmanager
+def _part_file(folder: Path) -> Iterator[Any]:
+    """Open a file for what is being fetched; it is gone afterwards, whatever happens, unless it was moved."""
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as part:
+        try:
+            yield part
+        finally:
+            Path(part.name).unlink(missing_ok=True)
+
+
 def _copy(answer: Any, part: Any, on_progress: Progress | None) -> str:
-    total, done, digest = int(answer.headers.get("Content-Length") or 0), 0, hashlib.sha256()
+    length = answer.headers.get("Content-Length") or ""
+    total, done, digest = int(length) if length.isdecimal() else 0, 0, hashlib.sha256()
     while block := answer.read(1 << 20):
         part.write(block)
         digest.update(block)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +22,14 @@ from explorer.zoo.cards import (
     IMAGENET_STD,
     Card,
 )
-from explorer.zoo.checkpoint import read_state
+from explorer.zoo.checkpoint import open_state
 from explorer.zoo.data import ASSETS
-from explorer.zoo.fitting import fit_state, load_checkpoint
+from explorer.zoo.fitting import fit_architecture, fit_state
+from explorer.zoo.paths import is_file
 from explorer.zoo.programs import load_program
 from explorer.zoo.registry import Progress, load
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,9 @@ class NetworkSource:
     """Which network, and what it expects; None keeps what its card says (own networks: CIFAR-10's preset).
 
     network: a shipped name, `torchvision:NAME`, an architecture of the zoo (with weights), `FILE.py:factory`, or a
-    whole program `FILE.pt2`. weights: a state dict file. classes: names of the outputs, in order. resize: the shorter
-    side, in pixels, before the centre crop to input_size; 0 means input_size itself.
+    whole program `FILE.pt2`. weights: a state dict file; part: which weights of it, as `open_state` says. classes:
+    names of the outputs, in order. resize: the shorter side, in pixels, before the centre crop to input_size; 0 means
+    input_size itself.
     """
 
     network: str
@@ -64,6 +70,7 @@ class NetworkSource:
     std: tuple[float, ...] | None = None
     classes: tuple[str, ...] | None = None
     resize: int | None = None
+    part: str | None = None
 
 
 def open_network(
@@ -76,12 +83,14 @@ def open_network(
     Raises:
         ExplorerError: with the reason and the mend, whatever goes wrong.
     """
+    read = None
     path, _, factory = source.network.rpartition(":")
     if path.endswith(".py"):
         net = _from_python(Path(path), factory)
         if source.weights is not None:
             own_card(net, source, Path(path).name)  # running it once gives lazy layers their shapes
-            net = fit_state(net, read_state(Path(source.weights)), Path(source.weights).name)
+            read = open_state(Path(source.weights), part=source.part)
+            net = fit_state(net, read.tensors, Path(source.weights).name)
     elif source.network.endswith(".onnx"):
         raise SpecError(
             f"network: {source.network} is ONNX, which is not read. Write the PyTorch network by torch.export.save "
@@ -96,12 +105,14 @@ def open_network(
                 f"network: {source.network!r} is no architecture that weights can be put onto. Choose resnet20-relu, "
                 "vgg16-relu, 'torchvision:NAME', or a Python file 'FILE.py:factory'."
             )
-        net = load_checkpoint(source.network, Path(source.weights), len(source.classes or ()))
+        read = open_state(Path(source.weights), part=source.part)
+        net = fit_architecture(source.network, read.tensors, len(source.classes or ()), Path(source.weights).name)
     else:
         net, card = load(source.network, assets, on_progress)
         return net, _changed(card, source)
     name = Path(path or source.network).name if source.weights is None else Path(source.weights).name
-    return net, own_card(net, source, name)
+    card = own_card(net, source, name)
+    return net, card if read is None else replace(card, recipe={**card.recipe, "part": read.part, "parts": read.parts})
 
 
 def number(text: str, what: str) -> float:
@@ -141,10 +152,10 @@ def own_card(net: nn.Module, source: NetworkSource, name: str, preset: str = "CI
     names = source.classes or known.classes
     card = Card(
         name=name,
-        input_size=source.input_size or known.input_size,
+        input_size=_given(source.input_size, known.input_size),
         resize=_resize(source, known),
-        mean=source.mean or known.mean,
-        std=source.std or known.std,
+        mean=_given(source.mean, known.mean),
+        std=_given(source.std, known.std),
         classes=names if len(names) >= 2 else ("class 0", "class 1"),
         recipe={"origin": "the visitor's own"},
     )
@@ -154,6 +165,11 @@ def own_card(net: nn.Module, source: NetworkSource, name: str, preset: str = "CI
     if len(names) != outputs:
         names = tuple(f"class {i}" for i in range(outputs))
     return replace(card, classes=names, parameters=sum(p.numel() for p in net.parameters()))
+
+
+def _given(value: T | None, default: T) -> T:
+    """Return what was given, however small; the default where nothing was."""
+    return default if value is None else value
 
 
 def _resize(source: NetworkSource, known: Preset | Card) -> int:
@@ -170,7 +186,7 @@ def _try_out(net: nn.Module, card: Card) -> Tensor:
     try:
         with torch.no_grad():
             scores = net(card.example())
-    except Exception as error:  # somebody else's forward raises whatever it likes
+    except (Exception, SystemExit) as error:  # somebody else's forward raises whatever it likes
         raise CheckpointError(f"{card.name}: fails on {fed} ({type(error).__name__}: {error}). {mend}") from error
     net.requires_grad_(False)
     if not isinstance(scores, Tensor) or scores.ndim != 2 or scores.shape[0] != 1 or scores.shape[1] < 2:
@@ -192,10 +208,10 @@ def _changed(card: Card, source: NetworkSource) -> Card:
         raise SpecError(f"classes: {len(source.classes)} names given, but {card.name} has {len(card.classes)} outputs.")
     return replace(
         card,
-        input_size=source.input_size or card.input_size,
+        input_size=_given(source.input_size, card.input_size),
         resize=_resize(source, card),
-        mean=source.mean or card.mean,
-        std=source.std or card.std,
+        mean=_given(source.mean, card.mean),
+        std=_given(source.std, card.std),
         classes=source.classes or card.classes,
     )
 
@@ -207,7 +223,7 @@ def _refuse_weights(source: NetworkSource, kind: str) -> None:
 
 def _from_python(path: Path, factory: str) -> nn.Module:
     """Import a Python file and call its factory."""
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"{path}: there is no such file. Give --network FILE.py:factory.")
     name = f"own_network_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -226,12 +242,13 @@ def _from_python(path: Path, factory: str) -> nn.Module:
         net = make()
     except ExplorerError:
         raise
-    except Exception as error:  # somebody else's file raises whatever it likes
+    except (Exception, SystemExit) as error:  # somebody else's file raises whatever it likes
         raise CheckpointError(
             f"{path.name}:{factory} failed ({type(error).__name__}: {error}). Run the file by itself to see where."
         ) from error
     finally:
-        sys.path.remove(str(path.parent.resolve()))
+        with suppress(ValueError):  # it may have changed the path itself
+            sys.path.remove(str(path.parent.resolve()))
     if not isinstance(net, nn.Module):
         raise CheckpointError(f"{path.name}:{factory} returned {type(net).__name__}, not an nn.Module.")
     return net.eval()

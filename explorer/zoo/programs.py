@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from explorer.engine.errors import CheckpointError
 from explorer.zoo.memory import require_memory
+from explorer.zoo.paths import is_file
 
 aten = torch.ops.aten
 
@@ -29,7 +30,7 @@ def load_program(path: Path) -> fx.GraphModule:
     Raises:
         CheckpointError: it is missing or damaged, takes other than one tensor, or a fixed number of images.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"{path}: there is no such file. Give a .pt2 file that torch.export.save wrote.")
     require_memory(3 * path.stat().st_size, path.name)
     try:

@@ -11,6 +11,7 @@ from explorer.engine.errors import AssetError, SpecError
 from explorer.zoo.architectures import TORCHVISION, build
 from explorer.zoo.cards import Card, read_card, read_weights
 from explorer.zoo.data import ASSETS
+from explorer.zoo.paths import is_file
 
 Progress = Callable[[int, int], None]
 
@@ -44,7 +45,7 @@ def load(name: str, assets: Path = ASSETS, on_progress: Progress | None = None) 
 
         return load_torchvision(name.removeprefix(TORCHVISION), on_progress)
     known = [path.stem for path in sorted(assets.glob("*.safetensors"))]
-    if name not in known and (Path(name).name != name or not (assets / f"{name}.json").exists()):
+    if name not in known and (Path(name).name != name or not is_file(assets / f"{name}.json")):
         listed = ", ".join(known) or "none is in assets/ yet"
         raise SpecError(f"network: nobody knows {name!r}. Choose one of: {listed}; or 'torchvision:NAME'.")
     card = read_card(assets / f"{name}.json")
@@ -53,7 +54,7 @@ def load(name: str, assets: Path = ASSETS, on_progress: Progress | None = None) 
     try:
         net = build(f"{recipe['architecture']}-{recipe['activation']}", len(card.classes))
         net.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, SpecError) as error:
         raise AssetError(
             f"{name}: its card and weights do not belong together. Restore them: git checkout -- assets/"
         ) from error

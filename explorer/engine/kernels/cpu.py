@@ -19,8 +19,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from explorer.engine.kernels.compile_cache import njit
 from explorer.engine.kernels.vector import (
     add,
     fire,
