@@ -12,10 +12,11 @@ from itertools import product
 import numpy as np
 
 from explorer.engine.errors import ExplorerError
+from explorer.limits import limits
 from explorer.study.results import Result, alike
 from explorer.study.settings import RULES, Settings, with_start
 
-MAX_RUNS, MAX_VALUES, MAX_SEEDS = 256, 256, 20
+MAX_RUNS, MAX_VALUES, MAX_SEEDS = (256 if limits().free_device else 64), 256, 20
 AS_IT_IS = "as it is"
 Value = float | str
 
@@ -53,7 +54,7 @@ KINDS = {
     "v_init": Kind("v_init (share of θ)", -1.0, 2.0),
     "scale": Kind("threshold scale (factor)", 0.05, 4.0),
     "p": Kind("percentile (%)", 50.0, 100.0),
-    "T": Kind("time-steps T", 1, 256, whole=True),
+    "T": Kind("time-steps T", 1, limits().steps, whole=True),
     "rule": Kind("threshold rule", words=tuple(RULES)),
     "start": Kind("initial potential", words=tuple(STARTS)),
     "layer": Kind("layer changed"),
