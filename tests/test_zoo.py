@@ -88,7 +88,9 @@ def test_unknown_names_are_answered_with_the_known_ones(assets):
         build("torchvision:resnet17")
 
 
-@pytest.mark.parametrize("name", ["resnet20-relu", "resnet20-clip", "resnet20-qcfs", "vgg16-relu", "vgg16-clip", "vgg16-qcfs"])
+@pytest.mark.parametrize(
+    "name", ["resnet20-relu", "resnet20-clip", "resnet20-qcfs", "vgg16-relu", "vgg16-clip", "vgg16-qcfs"]
+)
 def test_every_architecture_of_ours_maps_images_to_scores(name):
     assert name in architectures()
     assert build(name, classes=7).eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
