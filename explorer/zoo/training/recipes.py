@@ -141,7 +141,7 @@ RECIPES = {
     "resnet20-qcfs": Recipe(
         "resnet20",
         "qcfs",
-        cycles=(Cycle(9, 0.1),),
+        cycles=(Cycle(6, 0.1),),
         batch=256,
         warmup=0.1,
         fall="linear",
