@@ -107,6 +107,8 @@ class Training:
         generator = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
         order = torch.randperm(n, generator=generator)
         quantised = [m for m in net.modules() if isinstance(m, QuantisedClip)]
+        for module in quantised:
+            module.noise = recipe.noise if epoch >= recipe.noise_from else 0.0
         forward = torch.compile(net) if self.compiled else net
         net.train()
         running = 0.0
