@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from explorer.cli.values import class_names, conversion, initial_potential, threshold_rule
+from explorer.cli.values import class_names, conversion
 from explorer.engine import (
     CalibrationSpec,
     DataError,
@@ -27,6 +27,7 @@ from explorer.engine import (
 )
 from explorer.engine.analysis import wilson
 from explorer.engine.calibration import Batches
+from explorer.engine.methods.texts import initial_potential, threshold_rule
 from explorer.engine.report import HEAD, conversion_report
 from explorer.study.measure import score
 from explorer.study.results import Result

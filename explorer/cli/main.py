@@ -69,7 +69,7 @@ def _network_options(command: argparse.ArgumentParser) -> None:
 
 
 def _run_options(command: argparse.ArgumentParser) -> None:
-    from explorer.cli.values import RULES, STARTS
+    from explorer.engine.methods.texts import RULES, STARTS
 
     data = command.add_argument_group("images")
     data.add_argument(

@@ -83,10 +83,15 @@ def simulate_chunks(
         raise SpecError("images: at least 1 image, got none. Choose a data source with images.")
     for name in spec.record.sites:
         _check_neurons(snn, name, spec)
-    yield from _chunks(snn, images, spec, _backend(spec), store, stop)
+    yield from _chunks(snn, images, spec, backend_of(spec), store, stop)
 
 
-def _backend(spec: SimulationSpec) -> Backend:
+def backend_of(spec: SimulationSpec) -> Backend:
+    """Return the back end that a run asks for.
+
+    Raises:
+        SpecError: there is no such device.
+    """
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise SpecError("device: PyTorch finds no CUDA GPU here. Choose 'auto' or 'cpu'.")
     return backend("cuda" if spec.device != "cpu" and torch.cuda.is_available() else "cpu")
