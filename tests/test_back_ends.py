@@ -94,7 +94,7 @@ def network(request):
 
 def spiking(network, law: str = "integrate_and_fire", **spec) -> SpikingNetwork:
     calibration = calibrate(network, IMAGES, CalibrationSpec(MaxActivation("channel")))
-    return convert(network, calibration, ConversionSpec(law=law, threshold_scale=0.8, **spec))
+    return convert(network, calibration, ConversionSpec(law=law, threshold_scale=0.83, **spec))
 
 
 def with_neurons(snn: SpikingNetwork, site: str, **fields_) -> SpikingNetwork:

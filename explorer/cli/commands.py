@@ -104,10 +104,6 @@ def opened(
 
 def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch: Progress | None = None) -> int:
     """Convert, simulate, and print accuracy against time-steps."""
-    if args.method is not None:
-        from explorer.cli.compare import run_method
-
-        return run_method(args, on_progress, on_fetch)
     prepare(args)
     simulation = SimulationSpec(args.steps, Record(counts=False, v_end=False), device=args.device)
     spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site, args.law)

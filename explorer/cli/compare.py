@@ -62,8 +62,8 @@ def run_method(args: argparse.Namespace, on_progress: Progress | None = None, on
     given = [name for name, value in usual.items() if getattr(args, name) != value]
     if given:
         raise SpecError(
-            f"--{given[0].replace('_', '-')}: a method sets thresholds, start and law itself. Write them as its fields, "
-            f"for example --method {args.method.partition(':')[0]}:threshold=max,v_init=0.5."
+            f"--{given[0].replace('_', '-')}: a method sets thresholds, start and law itself. Write them as "
+            f"its fields, for example --method {args.method.partition(':')[0]}:threshold=max,v_init=0.5."
         )
     method = methods.parse(args.method)
     rows, _ = _measured(args, [method], ["own"], [args.steps], on_progress, on_fetch)

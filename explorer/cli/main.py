@@ -191,6 +191,10 @@ def _command(args: argparse.Namespace) -> int:
     watched = sys.stderr.isatty()
     on_fetch = _bar("MiB fetched", 2**20) if watched else None
     match args.command:
+        case "run" if args.method is not None:
+            from explorer.cli.compare import run_method
+
+            return run_method(args, None, on_fetch)
         case "run":
             return commands.run(args, _bar("images") if watched else None, on_fetch)
         case "compare":
