@@ -19,6 +19,7 @@ import torch
 
 from explorer.cli import values
 from explorer.engine.errors import AssetError, DataError, ExplorerError, SpecError
+from explorer.engine.methods import texts
 from explorer.study import keys, link
 from explorer.study.scene import FIELDS, Scene
 from explorer.zoo import data
@@ -116,8 +117,8 @@ def attack_link(text: str) -> None:
 
 
 READERS = (
-    functools.partial(values.threshold_rule, steps=8),
-    functools.partial(values.initial_potential, seed=0),
+    functools.partial(texts.threshold_rule, steps=8),
+    functools.partial(texts.initial_potential, seed=0),
     values.site_setting,
     values.class_names,
     class_list,
