@@ -51,6 +51,17 @@ class Calibrated(Fitted):
     layers: tuple[LayerError, ...] = ()
     held: HeldBack | None = None
     kept: bool = True
+    ann: Network | None = None
+
+    @property
+    def network(self) -> Network:
+        """The network as given; `snn.network` is another one where weights were refitted."""
+        return self.ann or self.snn.network
+
+    @property
+    def refitted(self) -> bool:
+        """Whether weights are other than the network's own."""
+        return self.snn.network is not self.network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +82,23 @@ class Calibrate(Method):
     fit_amplitude: bool = option(True, "fit what a spike is worth, per channel")
     fit_even: bool = option(True, "fit a shift per channel and step so that every step sends the ANN's mean")
     fit_steps: int = option(2, "rounds of moving each step's shift to the least squared error, 0: none", low=0, high=8)
+    fit_weights: bool = option(False, "refit weights in closed form; this makes a new network")
+    ridge: float = option(1e-3, "how strongly refitted weights keep to the old ones", low=1e-8, high=1e3)
     samples: int = option(4096, "neurons per channel and layer to fit on", low=16, high=2**20)
     held_back: float = option(0.25, "share of the calibration images that only judge the result", low=0.0, high=0.9)
 
     @property
     def parts(self) -> Parts:
         """The parts that run."""
-        return Parts(self.fit_threshold, self.fit_shift, self.fit_amplitude, self.fit_even, self.fit_steps)
+        return Parts(
+            self.fit_threshold,
+            self.fit_shift,
+            self.fit_amplitude,
+            self.fit_even,
+            self.fit_steps,
+            self.fit_weights,
+            self.ridge,
+        )
 
     def fit(
         self,
@@ -105,7 +126,7 @@ class Calibrate(Method):
         kept = judged is None or judged.calibrated >= judged.opi
         used = snn if kept else opi
         bits = max(len(neurons.law.planes) for neurons in used.neurons.values())
-        return Calibrated(self, used, T, bits=bits, layers=layers, held=judged, kept=kept)
+        return Calibrated(self, used, T, bits=bits, layers=layers, held=judged, kept=kept, ann=probe.network)
 
 
 @dataclass(frozen=True, kw_only=True)
