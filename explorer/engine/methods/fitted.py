@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import Cancelled, SpecError
 from explorer.engine.graph import Network
+from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.result import Simulation
 from explorer.engine.simulation.simulate import backend_of, chunk_images, simulate, simulate_chunks
 from explorer.engine.simulation.store import SpikeStore
+from explorer.engine.simulation.walk import Walk
 from explorer.engine.specs import Record, SimulationSpec
 from explorer.engine.synapses import additions
 
@@ -53,21 +56,25 @@ class Outcome:
 class Fitted:
     """A conversion fitted for T steps, its neurons in `snn`.
 
-    extra: steps that an answer takes beyond T. bits: what one neuron may send in one step. skipped: steps whose current
-    the read-out leaves out, but never the last 4 of a run.
+    extra: steps that an answer takes beyond T. skipped: steps whose current the read-out leaves out, but never the last
+    4 of a run.
     """
 
     method: Method
     snn: SpikingNetwork
     T: int
     extra: int = 0
-    bits: int = 1
     skipped: int = 0
 
     @property
     def network(self) -> Network:
         """The network it was made of."""
         return self.snn.network
+
+    @property
+    def bits(self) -> int:
+        """Bits that tell what one neuron sends in one step."""
+        return max(own.law.bits for own in self.snn.neurons.values())
 
     @property
     def latency(self) -> int:
@@ -176,6 +183,16 @@ class Look:
     spec: SimulationSpec
     store: SpikeStore
     stop: Stop
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        """The images' digests, on which random starts depend."""
+        return image_keys(self.images)
+
+    def current(self, snn: SpikingNetwork, site: str, T: int) -> Tensor:
+        """Return what arrives at a site in each of T steps, float32 [T, B, *site]."""
+        spec = spec_of(self.spec, T, len(self.images))
+        return Walk(snn, self.images, spec, self.store, self.stop, backend_of(self.spec)).current(site)
 
     def run(self, snn: SpikingNetwork, T: int, v_end: bool = False) -> Simulation:
         """Simulate the chunk for T steps."""

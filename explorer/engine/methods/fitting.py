@@ -21,11 +21,13 @@ from explorer.engine.graph import Network, Site
 from explorer.engine.kernels import backend
 from explorer.engine.kernels.reference import law_scan
 from explorer.engine.neurons.parameters import Neurons
+from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.store import SpikeStore
 from explorer.engine.simulation.walk import Walk
 from explorer.engine.specs import CalibrationSpec, SimulationSpec, TrainedClip
 
 STORE_BYTES = 2**30
+KEPT_BYTES = 2**30  # of one site's currents on all images
 CURRENT_BYTES = 64 * 2**20  # of one chunk's currents at the largest site
 
 
@@ -85,14 +87,9 @@ class Probe:
 
     # The spiking network so far
 
-    def currents(self, snn: SpikingNetwork, site: str, T: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yield (images, x), chunk by chunk: what arrives at a site in each step, float32 [T, B, *site].
-
-        The site's own shift is not in it, nor do its other fields matter.
-        """
-        bare = replace(snn, neurons={**snn.neurons, site: replace(snn.neurons[site], shift=None)})
-        for chunk in self.chunks(T):
-            yield chunk, self.walk(bare, chunk, T).current(site)
+    def currents(self, snn: SpikingNetwork, site: str, T: int) -> Currents:
+        """Return what arrives at a site; its own shift is not in it, nor do its other fields matter."""
+        return Currents(self, changed(snn, site, shift=None), site, T)
 
     def chunks(self, T: int) -> list[slice]:
         """Return the images that go together in a run of T steps."""
@@ -112,7 +109,15 @@ class Probe:
         """Yield (images, z), chunk by chunk: what the site's spikes count in each step, float32 [T, B, *site]."""
         where, own = self.network.site(site), snn.neurons[site]
         for chunk, x in self.currents(snn, site, T):
-            yield chunk, fire(where, own, x, own.initial_potential(where, self.walk(snn, chunk, T).image_keys))
+            yield chunk, fire(where, own, x, own.initial_potential(where, self.keys(chunk)))
+
+    def keys(self, chunk: slice) -> list[bytes]:
+        """Return the digests of images, on which random starts depend."""
+        return self._keys[chunk]
+
+    @cached_property
+    def _keys(self) -> list[bytes]:
+        return image_keys(self.images)
 
     def mean_output(self, snn: SpikingNetwork, site: str, T: int, dim: str = "channel") -> Tensor:
         """Return the mean over images of what the site sends, worth times spikes over T, float64, activation units.
@@ -146,6 +151,35 @@ class Probe:
         """
         if self.stop is not None and self.stop():
             raise Cancelled("The fit was stopped.")
+
+
+class Currents:
+    """What arrives at a site, chunk by chunk: (images, x), x float32 [T, B, *site]. May be gone through again.
+
+    Kept after the first time if it is small enough, else computed again from the spikes, which are kept.
+    """
+
+    def __init__(self, probe: Probe, snn: SpikingNetwork, site: str, T: int) -> None:
+        self.probe, self.snn, self.site, self.T = probe, snn, site, T
+        self.small = 4 * T * len(probe.images) * probe.network.site(site).neurons <= KEPT_BYTES
+        self._kept: list[tuple[slice, Tensor]] | None = None
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept = []
+        for chunk in self.probe.chunks(self.T):
+            x = self.probe.walk(self.snn, chunk, self.T).current(self.site)
+            if self.small:
+                kept.append((chunk, x))
+            yield chunk, x
+        self._kept = kept if self.small else None
+
+
+def changed(snn: SpikingNetwork, site: str, **fields: Any) -> SpikingNetwork:
+    """Return a spiking network in which the neurons of one site have other fields."""
+    return replace(snn, neurons={**snn.neurons, site: replace(snn.neurons[site], **fields)})
 
 
 def fire(site: Site, own: Neurons, x: Tensor, v: Tensor) -> Tensor:

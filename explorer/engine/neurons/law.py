@@ -45,6 +45,11 @@ class Law:
         return (min(low), max(high)) if self.exclusive else (sum(low), sum(high))
 
     @property
+    def bits(self) -> int:
+        """How many bits tell what a neuron sends in one step."""
+        return len(self.planes).bit_length() if self.exclusive else len(self.planes)
+
+    @property
     def digest(self) -> str:
         """A digest of what the law does: compiled code and kept spikes of another version never pass for this one's."""
         code = self.step.__code__

@@ -105,7 +105,9 @@ class Walk:
             sent[step.name] = self.backend.count(train, (1,) * len(planes), sent.get(step.name))
 
     def _of_site(self, step: Step, value: Array) -> Tensor:
-        return from_pixels(torch.from_numpy(self.backend.release(value)), self.network.shapes[step.node.name])
+        array = self.backend.release(value)
+        array = array if array.flags.writeable else array.copy()
+        return from_pixels(torch.from_numpy(array), self.network.shapes[step.node.name])
 
     def _potential(self, step: Step) -> Tensor:
         return self._of_site(step, self._take("state", step, *self.blocks[-1])[0])
