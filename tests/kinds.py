@@ -303,6 +303,9 @@ CONVERTS: dict[str, Callable[[], nn.Module]] = {
     "rectifier of minimum": _net(act=StoredClip(lambda x, up: F.relu(torch.minimum(x, up)))),
     "two rectifiers": _net(act=StoredClip(lambda x, up: up - F.relu(up - F.relu(x)))),
     "difference of rectifiers": _net(act=StoredClip(lambda x, up: F.relu(x) - F.relu(x - up))),
+    "difference of a rectifier and its own": _net(
+        act=StoredClip(lambda x, up: (lambda y: y - F.relu(y - up))(F.relu(x)))
+    ),
     "a bound a channel": _net(act=StoredClip(lambda x, up: torch.clamp(x, torch.zeros(()), up), UP)),
     "clip with a gradient of its own": _net(act=StoredClip(lambda x, up: ClipFunction.apply(x, up))),
     "recomputed for the gradient": _net(lambda x: checkpoint(nn.ReLU(), x - 0.1, use_reentrant=True)),
