@@ -21,6 +21,7 @@ from explorer.zoo.training.batches import crop, cut_out, pad, placement, to_inpu
 from explorer.zoo.training.data import Images, hold_out, read
 from explorer.zoo.training.loop import Training
 from explorer.zoo.training.measure import Measured, measure
+from explorer.zoo.training.noise import Noise
 from explorer.zoo.training.optimise import Optimiser, clips, flat, learning_rate
 from explorer.zoo.training.recipes import RECIPES, Cycle, Distillation, Muon, Recipe
 from explorer.zoo.training.start import build, go_on_from
@@ -233,12 +234,30 @@ def test_a_teacher_of_other_classes_is_refused(assets, tmp_path):
         trained(tmp_path, replace(SMALL, distillation=Distillation("plain")), assets)
 
 
+def test_noise_is_uniform_new_every_step_and_other_at_every_site():
+    net = build(replace(SMALL, activation="qcfs"))
+    noise = Noise(net, 0.5, torch.Generator().manual_seed(0))
+    rows = []
+    for _ in range(2):
+        noise.draw(torch.zeros(8, 3, 32, 32))
+        rows.append([m.noise.float().clone() for m in net.modules() if isinstance(m, QuantisedClip)])
+    assert min(len(row) for row in rows[0]) >= 8 * 16 * 32 * 32
+    first, second = rows[0][0], rows[1][0]
+    assert float(first.mean()) == pytest.approx(0, abs=0.01) and float(first.std()) == pytest.approx(0.5, rel=0.01)
+    assert first.abs().max() <= 0.5 * 3**0.5 + 0.01
+    n = 100_000
+    for other in (second, rows[0][1]):
+        assert abs(torch.corrcoef(torch.stack([first[:n], other[:n]]))[0, 1]) < 0.02
+    Noise(net, 0.0, torch.Generator()).draw(torch.zeros(8, 3, 32, 32))
+    assert all(m.noise is None for m in net.modules() if isinstance(m, QuantisedClip))
+
+
 def test_each_batch_draws_its_levels_and_noise_begins_where_it_is_told(tmp_path, monkeypatch):
     seen = []
     step = Optimiser.step
 
     def watched(self, loss, cycle, progress):
-        seen.append({(int(m.levels), m.noise) for m in net.modules() if isinstance(m, QuantisedClip)})
+        seen.append({(int(m.levels), m.noise is not None) for m in net.modules() if isinstance(m, QuantisedClip)})
         step(self, loss, cycle, progress)
 
     recipe = replace(SMALL, activation="qcfs", levels=(4, 8), noise=0.5, noise_from=1)
@@ -247,8 +266,8 @@ def test_each_batch_draws_its_levels_and_noise_begins_where_it_is_told(tmp_path,
     monkeypatch.setattr(Optimiser, "step", watched)
     trained(tmp_path, recipe)
     assert all(len(states) == 1 for states in seen), "all sites alike"
-    assert {next(iter(states)) for states in seen[: len(seen) // 2]} == {(4, 0.0), (8, 0.0)}
-    assert {next(iter(states)) for states in seen[len(seen) // 2 :]} == {(4, 0.5), (8, 0.5)}
+    assert {next(iter(states)) for states in seen[: len(seen) // 2]} == {(4, False), (8, False)}
+    assert {next(iter(states)) for states in seen[len(seen) // 2 :]} == {(4, True), (8, True)}
 
 
 def test_held_out_images_are_balanced_and_not_trained_on():
