@@ -5,7 +5,6 @@ A close look is computed in the visitor's own thread and given up as soon as he 
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from explorer.study.library import (  # noqa: F401 (what pages and windows need 
 from explorer.study.memo import kept
 from explorer.study.runner import Instrument, Runner
 from explorer.study.settings import Settings
+from explorer.ui.session import ASKED
 
 LOOKS = 96 * 2**20  # bytes of close looks that are kept: of large networks, few
 
@@ -57,8 +57,7 @@ def runner() -> Runner:
 
 def moved_on() -> bool:
     """Let Streamlit end this script run here if the visitor has moved a control meanwhile; False if not."""
-    with suppress(KeyError):
-        st.session_state["asked"]  # reading the session is where a run may be ended
+    ASKED.get()  # reading the session is where a run may be ended
     return False
 
 

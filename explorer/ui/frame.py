@@ -198,7 +198,8 @@ def neuron_index(settings: Settings, look: Any) -> int:
 def assumptions(settings: Settings, jobs: list[Job], results: list[Result]) -> None:
     """Draw the line that says on what the numbers rest; results: what is shown of the jobs, all on the same images."""
     seen = max((result.images for result in results), default=0)
-    running = [job for job in jobs if not job.done]
+    behind = any(one.images < job.goal for job, one in zip(jobs, results) if job.error is None)  # drawn before the end
+    running = behind or any(not job.done for job in jobs)
     device = next((result.device for result in results if result.device), "")
     seed = f" · seed {settings.seed}" if settings.start != "constant" else ""
     faults = list(dict.fromkeys(job.error for job in jobs if job.error))
