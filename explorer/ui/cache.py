@@ -27,6 +27,8 @@ from explorer.study.memo import kept
 from explorer.study.runner import Instrument, Runner
 from explorer.study.settings import Settings
 
+LOOKS = 96 * 2**20  # bytes of close looks that are kept: of large networks, few
+
 
 @st.cache_data(max_entries=1, ttl=60, show_spinner=False)
 def names() -> list[str]:
@@ -60,7 +62,7 @@ def moved_on() -> bool:
     return False
 
 
-@kept(64)
+@kept(64, LOOKS)
 def look(settings: Settings, stop: Any = None) -> Any:
     """Return one image seen closely; the neuron does not matter."""
     from explorer.study import measure
@@ -81,7 +83,7 @@ def trace(settings: Settings, name: str, neuron: int) -> Any:
     return Trace(name, x, v_before, v, z, float(got.theta), float(got.v0), float(got.a))
 
 
-@kept(24)
+@kept(24, LOOKS)
 def rasters(settings: Settings, neurons: int = 200) -> Any:
     """Return spike rasters of every site on the chosen image."""
     from explorer.study import measure
@@ -90,7 +92,7 @@ def rasters(settings: Settings, neurons: int = 200) -> Any:
         return measure.rasters(settings, neurons, moved_on)
 
 
-@kept(64)
+@kept(64, LOOKS)
 def channel(settings: Settings) -> Any:
     """Return the errors of one channel, neuron by neuron; image, row and column do not matter."""
     from explorer.study import measure

@@ -158,7 +158,8 @@ def telling(look: Any, layer: str, channel: int | None = None) -> tuple[int, int
     """Return channel, row and column of a neuron with something to show: it spikes often and is not clipped."""
     import numpy as np
 
-    share = np.abs(look.a[layer] / look.theta[layer] - TELLING)
+    share = look.a[layer] / look.theta[layer]
+    share = np.where(share > 0, np.abs(share - TELLING), np.inf)  # a silent one only where all are
     among = share if channel is None else share[channel]
     found = [int(i) for i in np.unravel_index(int(among.argmin()), among.shape)]
     place = (*([] if channel is None else [channel]), *found, 0, 0)
