@@ -238,7 +238,7 @@ def networks(args: argparse.Namespace) -> int:
     ]
     table(("network", "data", "parameters", "top-1 %", "of images"), rows)
     ours = [name for name in architectures() if ":" not in name]
-    print(f"\narchitectures for --weights: {', '.join(ours)}, and torchvision:NAME")
+    print(f"\narchitectures for --weights: {', '.join(ours)}, torchvision:NAME, and timm:NAME where timm is installed")
     return 0
 
 

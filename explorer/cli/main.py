@@ -76,8 +76,9 @@ def _network_options(command: argparse.ArgumentParser) -> None:
         "--network",
         default="resnet20-relu",
         metavar="NAME",
-        help="a shipped network, torchvision:NAME, an architecture (with --weights), FILE.py:factory, or FILE.pt2 from "
-        "torch.export; a Python file or a .pt2 can run code, so give only ones you trust (default: %(default)s)",
+        help="a shipped network, torchvision:NAME, timm:NAME, an architecture (with --weights), FILE.py:factory, or "
+        "FILE.pt2 from torch.export; a Python file or a .pt2 can run code, so give only ones you trust "
+        "(default: %(default)s)",
     )
     add("--weights", metavar="FILE", help="a state dict, .safetensors, .pt or .pth, put onto --network")
     add(

@@ -46,7 +46,7 @@ def arguments(args: argparse.Namespace, environment: dict[str, str]) -> tuple[li
         "server.port": args.port,
         "server.baseUrlPath": args.base_path.strip("/"),
         "server.maxUploadSize": limits.read(environment).network_mib,
-        "server.headless": "true" if public else "false",
+        "server.headless": "true" if public else "",
     }
     command = [sys.executable, "-m", "streamlit", "run", str(APP)]
     return [*command, *(f"--{name}={value}" for name, value in options.items() if value != "")], environment

@@ -29,7 +29,8 @@ def memory_mib() -> float:
 
 def line(load: Load, mib: float) -> str:
     """Return what is to be told."""
-    return f"{load.visitors} visitors, {load.waiting} waiting for {load.open_runs} runs, {mib:.0f} MiB in use"
+    visitors = f"{load.visitors} visitor{'' if load.visitors == 1 else 's'}"
+    return f"{visitors}, {load.waiting} waiting for {load.open_runs} runs, {mib:.0f} MiB in use"
 
 
 @kept(1)
