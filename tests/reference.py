@@ -39,16 +39,34 @@ def signed_neuron(x: list[float], theta: float, v: float, low: float) -> tuple[l
     return spikes, potentials
 
 
+def burst_neuron(x: list[float], theta: float, v: float, most: int) -> tuple[list[int], list[float]]:
+    """A neuron that sends as many spikes at once as its charge is worth, up to so many."""
+    spikes, potentials = [], []
+    for current in x:
+        v = v + current
+        n = sum(v >= k * theta for k in range(1, most + 1))
+        v = v - n * theta
+        spikes.append(n)
+        potentials.append(v)
+    return spikes, potentials
+
+
 NEURONS = {
     "integrate_and_fire": if_neuron,
     "signed": lambda x, theta, v: signed_neuron(x, theta, v, -theta),
     "signed_at_zero": lambda x, theta, v: signed_neuron(x, theta, v, 0.0),
+    "burst_2": lambda x, theta, v: burst_neuron(x, theta, v, 2),
+    "burst_3": lambda x, theta, v: burst_neuron(x, theta, v, 3),
+    "burst_4": lambda x, theta, v: burst_neuron(x, theta, v, 4),
+    "burst_5": lambda x, theta, v: burst_neuron(x, theta, v, 5),
 }
 
 
 def spikes_of(law: str, v: Tensor, sent: Tensor, theta: Tensor) -> Tensor:
-    """What each neuron sends in one step, given its potential after the charge and what it has sent: -1, 0 or 1."""
+    """What each neuron sends in one step, given its potential after the charge and what it has sent."""
     z = (v >= theta).to(v.dtype)
+    if law.startswith("burst_"):
+        return torch.floor(v / theta).clamp(0, int(law[-1]))
     match law:
         case "signed":
             z = z - ((v <= -theta) & (sent > 0)).to(v.dtype)

@@ -94,7 +94,7 @@ def network(request):
 
 def spiking(network, law: str = "integrate_and_fire", **spec) -> SpikingNetwork:
     calibration = calibrate(network, IMAGES, CalibrationSpec(MaxActivation("channel")))
-    return convert(network, calibration, ConversionSpec(law=law, threshold_scale=0.8, **spec))
+    return convert(network, calibration, ConversionSpec(law=law, threshold_scale=0.83, **spec))
 
 
 def with_neurons(snn: SpikingNetwork, site: str, **fields_) -> SpikingNetwork:
@@ -105,9 +105,16 @@ def run(snn, backend, T=T, store=None, **spec):
     return Walk(snn, IMAGES, SimulationSpec(T=T, **spec), store, None, backend).simulation()
 
 
-@pytest.mark.parametrize("law", list(LAWS))
+EVERYWHERE = ["integrate_and_fire", "signed", "signed_at_zero", "burst_5"]  # the other bursts are like the last
+
+
+@pytest.mark.parametrize("law", EVERYWHERE)
 def test_every_law_on_every_back_end_is_the_slow_loop(network, backend, law):
     snn = spiking(network, law)
+    if law == "burst_5" and any(kind == "max_pool" for kind in network.kinds.values()):
+        with pytest.raises(SpecError, match="passes spikes of -1, 0 and 1 alone"):
+            run(snn, backend)
+        return
     ours = run(snn, backend)
     logits, counts, v = simulate_reference(snn, IMAGES, T)
     assert sum(ours.spike_totals.values()) > 300
@@ -116,11 +123,13 @@ def test_every_law_on_every_back_end_is_the_slow_loop(network, backend, law):
         assert torch.allclose(ours.v_end[site].double(), v[site], atol=1e-5), site
     assert torch.allclose(ours.logits.double(), logits, atol=1e-5)
     taken_back = sum(int((ours.sent[s] - ours.counts[s]).sum()) for s in counts)
-    assert (taken_back > 0) == (law == "signed_at_zero") or law == "signed"
+    assert (taken_back > 0) == (law == "signed_at_zero") or law in ("signed", "burst_5")
 
 
-@pytest.mark.parametrize("law", list(LAWS))
+@pytest.mark.parametrize("law", EVERYWHERE)
 def test_back_ends_agree_bit_for_bit(network, backend, law):
+    if law == "burst_5" and any(kind == "max_pool" for kind in network.kinds.values()):
+        pytest.skip("no bursts into max pools")
     snn = spiking(network, law)
     last = network.sites[-1].name
     record = Record(sites=(last,), neurons=5)
@@ -204,13 +213,13 @@ def test_a_law_is_its_neuron(law, x, theta, share):
     bits, v, m = law_scan(own, current, start, theta_)
     z = sum(n * bit.int() for n, bit in zip(own.planes, bits, strict=True))[:, 0]
     assert z.tolist() == spikes
-    assert float(v) == potentials[-1]
+    assert float(v) == (pytest.approx(potentials[-1], abs=1e-12) if law.startswith("burst") else potentials[-1])
     if own.memory:
         assert float(m) == sum(spikes) >= 0
     steps, state = own.rebound(np.where), (share * theta, 0.0)
     for t, current_ in enumerate(x):
-        (first, *_), *state = steps(*state, current_, theta)
-        assert bool(first) == (spikes[t] > 0)
+        bits, *state = steps(*state, current_, theta)
+        assert sum(n * bool(bit) for n, bit in zip(own.planes, bits, strict=True)) == spikes[t]
 
 
 def test_by_hand_a_signed_neuron_takes_back_what_it_sent_too_early():
@@ -245,7 +254,7 @@ def test_taking_back_at_zero_makes_the_count_free_of_order(x, random):
 
 def test_a_law_knows_its_reach_and_its_name():
     assert LAWS["integrate_and_fire"].reach == (0, 1) and LAWS["signed"].reach == (-1, 1)
-    burst = Law("burst", lambda v, m, x, theta: None, planes=(1, 2, 4), exclusive=False)
+    burst = Law("burst", "Bursts", lambda v, m, x, theta: None, planes=(1, 2, 4), exclusive=False)
     assert burst.reach == (0, 7)
     assert len({law.digest for law in LAWS.values()}) == len(LAWS)
     with pytest.raises(SpecError, match=r"no spiking law\. Choose one of integrate_and_fire"):

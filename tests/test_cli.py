@@ -24,6 +24,7 @@ from explorer.engine import (
     TrainedClip,
     UniformStart,
 )
+from explorer.engine.methods import texts
 from tests.pictures import class_folders, picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -241,19 +242,19 @@ def test_help_is_there(options, capsys):
     ],
 )
 def test_threshold_rules_are_read(text, rule):
-    assert values.threshold_rule(text, steps=17) == rule
+    assert texts.threshold_rule(text, steps=17) == rule
 
 
 @pytest.mark.parametrize("text", ["", "max:99", "clip:channel", "mse:x", "percentile:1:2", "percentile:"])
 def test_other_texts_are_no_rules(text):
     with pytest.raises(SpecError):
-        values.threshold_rule(text, steps=17)
+        texts.threshold_rule(text, steps=17)
 
 
 def test_initial_potentials_are_read():
-    assert values.initial_potential("0.25", 5) == ConstantStart(0.25)
-    assert values.initial_potential("uniform:0:1", 5) == UniformStart(0.0, 1.0, 5)
-    assert values.initial_potential("gaussian:0.5:0.1", 5) == GaussianStart(0.5, 0.1, 5)
+    assert texts.initial_potential("0.25", 5) == ConstantStart(0.25)
+    assert texts.initial_potential("uniform:0:1", 5) == UniformStart(0.0, 1.0, 5)
+    assert texts.initial_potential("gaussian:0.5:0.1", 5) == GaussianStart(0.5, 0.1, 5)
 
 
 def test_site_names_may_contain_what_they_like():

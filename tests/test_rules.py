@@ -15,7 +15,7 @@ from reference import simulate_reference
 from torch import Tensor, nn
 
 from explorer.engine import CalibrationSpec, MaxActivation, SimulationSpec, calibrate, convert, simulate, trace
-from explorer.engine.operations import AFFINE, AFFINE_KINDS, MAX_POOL, RECTIFIERS, REWRITTEN, SCALING
+from explorer.engine.graph.operations import AFFINE, AFFINE_KINDS, MAX_POOL, RECTIFIERS, REWRITTEN, SCALING
 from tests.networks import images
 from tests.test_networks import relative_gap
 

@@ -10,9 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import nn
 
-from explorer.cli.values import class_names, conversion, initial_potential, threshold_rule
+from explorer.cli.values import class_names, conversion
 from explorer.engine import (
     CalibrationSpec,
     ConversionSpec,
@@ -28,14 +27,16 @@ from explorer.engine import (
     convert,
     trace,
 )
-from explorer.engine.analysis import wilson
 from explorer.engine.calibration import Batches
-from explorer.engine.report import HEAD, conversion_report
+from explorer.engine.graph import Network
+from explorer.engine.graph.report import HEAD, conversion_report
+from explorer.engine.methods.texts import initial_potential, threshold_rule
+from explorer.engine.theory import wilson
 from explorer.study.measure import score
 from explorer.study.results import Result
 from explorer.zoo.architectures import architectures
 from explorer.zoo.cards import Card
-from explorer.zoo.data import LoosePictures, data_source, load_images
+from explorer.zoo.data import DataSource, LoosePictures, data_source, load_images
 from explorer.zoo.images import ImageSet, Inputs, normalise
 from explorer.zoo.memory import require_run_memory
 from explorer.zoo.own import NetworkSource, numbers, open_network
@@ -61,8 +62,12 @@ def network_source(args: argparse.Namespace) -> NetworkSource:
     )
 
 
-def check_machine(args: argparse.Namespace) -> None:
-    """Take the number of threads, and refuse seeds out of range."""
+def prepare(args: argparse.Namespace) -> None:
+    """Set the threads asked for, and look at what else every run is given.
+
+    Raises:
+        SpecError: threads or seed are out of range.
+    """
     if not 0 <= args.threads <= THREADS_MAX:
         raise SpecError(f"threads: 0 (torch's choice) to {THREADS_MAX}, got {args.threads}.")
     if args.threads:
@@ -73,12 +78,14 @@ def check_machine(args: argparse.Namespace) -> None:
         )
 
 
-def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch: Progress | None = None) -> int:
-    """Convert, simulate, and print accuracy against time-steps."""
-    check_machine(args)
-    simulation = SimulationSpec(args.steps, Record(counts=False, v_end=False), device=args.device)
-    spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site)
-    rule = threshold_rule(args.threshold, args.steps) if args.threshold else None
+def opened(
+    args: argparse.Namespace, steps: int, on_fetch: Progress | None
+) -> tuple[Network, Card, ImageSet, DataSource]:
+    """Return the network that the options name, traced, its card, labelled images, and where they come from.
+
+    Raises:
+        ExplorerError: one of them cannot be had, images have no labels, or the memory is too small.
+    """
     source = data_source(args.data)
     if isinstance(source, LoosePictures):
         raise DataError(
@@ -92,7 +99,19 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
             f"{args.data}: {images.note}, so accuracy cannot be measured. Give a folder with one folder of pictures "
             "per class, named as the network's classes, by --data."
         )
-    snn, used = spiking(args, net, card, source, rule, spec)
+    network = trace(net, card.example())
+    require_run_memory(network, steps, card.name)
+    return network, card, images, source
+
+
+def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch: Progress | None = None) -> int:
+    """Convert, simulate, and print accuracy against time-steps."""
+    prepare(args)
+    simulation = SimulationSpec(args.steps, Record(counts=False, v_end=False), device=args.device)
+    spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site, args.law)
+    rule = threshold_rule(args.threshold, args.steps) if args.threshold else None
+    network, card, images, source = opened(args, args.steps, on_fetch)
+    snn, used = spiking(args, network, card, source, rule, spec)
     result = _measure(snn, images, card, simulation, on_progress)
     result["settings"] = {
         "network": args.network,
@@ -105,6 +124,7 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
         "calibration_images": used,
         "threshold_scale": args.threshold_scale,
         "v_init": {"start": type(spec.v_init).__name__, **asdict(spec.v_init)},
+        "law": spec.law,
         "sites": {name: asdict(setting) for name, setting in spec.sites},
         "seed": args.seed,
         "device": args.device,
@@ -120,11 +140,14 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
 
 
 def spiking(
-    args: argparse.Namespace, net: nn.Module, card: Card, source: Any, rule: ThresholdRule | None, spec: ConversionSpec
+    args: argparse.Namespace,
+    network: Network,
+    card: Card,
+    source: DataSource,
+    rule: ThresholdRule | None,
+    spec: ConversionSpec,
 ) -> tuple[SpikingNetwork, int]:
     """Return a network converted as the options say, and how many images its thresholds come from."""
-    network = trace(net, card.example())
-    require_run_memory(network, args.steps, card.name)
     if rule is None:
         rule = TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)
     inputs: Batches = torch.empty(0)
@@ -215,7 +238,7 @@ def networks(args: argparse.Namespace) -> int:
     ]
     table(("network", "data", "parameters", "top-1 %", "of images"), rows)
     ours = [name for name in architectures() if ":" not in name]
-    print(f"\narchitectures for --weights: {', '.join(ours)}, and torchvision:NAME")
+    print(f"\narchitectures for --weights: {', '.join(ours)}, torchvision:NAME, and timm:NAME where timm is installed")
     return 0
 
 

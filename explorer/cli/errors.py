@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
-from explorer.cli.commands import check_machine, network_source, spiking, table
-from explorer.cli.values import conversion, initial_potential, threshold_rule
-from explorer.engine import Record, SimulationSpec, SpikingNetwork, simulate
+from explorer.cli.commands import network_source, prepare, spiking, table
+from explorer.cli.values import conversion
+from explorer.engine import Record, SimulationSpec, SpikingNetwork, simulate, trace
 from explorer.engine.analysis import error_parts
+from explorer.engine.methods.texts import initial_potential, threshold_rule
 from explorer.zoo.data import data_source, load_images
 from explorer.zoo.images import Inputs
+from explorer.zoo.memory import require_run_memory
 from explorer.zoo.own import open_network
 
 CAUSES = ("clipping", "quantisation", "unevenness", "inherited")
@@ -25,14 +27,16 @@ Progress = Callable[[int, int], None]
 
 def report_errors(args: argparse.Namespace, on_progress: Progress | None, on_fetch: Progress | None) -> int:
     """Convert, simulate, and print every site's mean squared error with its causes, the costliest site first."""
-    check_machine(args)
+    prepare(args)
     spec = SimulationSpec(args.steps, Record(counts=True, v_end=True), device=args.device)
-    starts = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site)
+    starts = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site, args.law)
     rule = threshold_rule(args.threshold, args.steps) if args.threshold else None
     source = data_source(args.data)
     net, card = open_network(network_source(args), on_progress=on_fetch)
     images = Inputs(load_images(source, card, args.images, "evaluation", args.seed).images, card)
-    snn, _ = spiking(args, net, card, source, rule, starts)
+    network = trace(net, card.example())
+    require_run_memory(network, args.steps, card.name)
+    snn, _ = spiking(args, network, card, source, rule, starts)
     rows = costs(snn, images, spec, on_progress)
     if args.json:
         print(json.dumps({"network": card.name, "steps": args.steps, "images": len(images), "sites": rows}))

@@ -5,73 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from explorer.engine import (
-    ConstantStart,
-    ConversionSpec,
-    GaussianStart,
-    InitialPotential,
-    MaxActivation,
-    MinSquaredError,
-    Percentile,
-    SpecError,
-    ThresholdRule,
-    TrainedClip,
-    UniformStart,
-)
-from explorer.engine.specs import Per
-from explorer.zoo.own import PRESETS, class_list, number
+from explorer.engine import ConversionSpec, InitialPotential, SpecError
+from explorer.engine.methods.texts import number
+from explorer.zoo.own import PRESETS, class_list
 from explorer.zoo.paths import is_file
 
-RULES = "max[:channel], percentile:P[:channel], clip, or mse[:T][:channel]"
 NAMES_BYTES = 2**20
-STARTS = "a share of the threshold such as 0.5, uniform:LOW:HIGH, or gaussian:MEAN:DEVIATION"
-
-
-def threshold_rule(text: str, steps: int) -> ThresholdRule:
-    """Read `max`, `percentile:99.9:channel`, `clip`, `mse:32`; an mse without T is taken at this run's steps.
-
-    Raises:
-        SpecError: it reads as none of them.
-    """
-    kind, *rest = text.split(":")
-    per: Per = "channel" if rest and rest[-1] == "channel" else "site"
-    rest = rest[:-1] if rest and rest[-1] in ("channel", "site") else rest
-    match kind, rest:
-        case "max", []:
-            return MaxActivation(per)
-        case "percentile", []:
-            return Percentile(per=per)
-        case "percentile", [p]:
-            return Percentile(number(p, "threshold percentile"), per)
-        case "clip", [] if per == "site":
-            return TrainedClip()
-        case "mse", []:
-            return MinSquaredError(steps, per)
-        case "mse", [T] if T.isdecimal():
-            return MinSquaredError(int(T), per)
-    raise SpecError(f"threshold: {text!r} is no rule. Write {RULES}.")
-
-
-def initial_potential(text: str, seed: int) -> InitialPotential:
-    """Read `0.5`, `uniform:0:1` or `gaussian:0.5:0.2`.
-
-    Raises:
-        SpecError: it reads as none of them, or is out of range.
-    """
-    kind, *rest = text.split(":")
-    match kind, rest:
-        case "uniform", [low, high]:
-            return UniformStart(number(low, "v-init low"), number(high, "v-init high"), seed)
-        case "gaussian", [mean, std]:
-            return GaussianStart(number(mean, "v-init mean"), number(std, "v-init deviation"), seed)
-        case value, []:
-            try:
-                return ConstantStart(float(value))
-            except SpecError:
-                raise
-            except ValueError:
-                pass
-    raise SpecError(f"v-init: {text!r} is no initial potential. Write {STARTS}.")
 
 
 @dataclass(frozen=True)
@@ -100,13 +39,13 @@ def site_setting(text: str) -> SiteText:
     return SiteText(name, **found)
 
 
-def conversion(v_init: InitialPotential, scale: float, sites: list[str]) -> ConversionSpec:
+def conversion(v_init: InitialPotential, scale: float, sites: list[str], law: str) -> ConversionSpec:
     """Return the conversion that the texts ask for.
 
     Raises:
         SpecError: a setting is out of range, or a site is named twice.
     """
-    spec = ConversionSpec(v_init, scale)
+    spec = ConversionSpec(v_init, scale, law=law)
     seen: set[str] = set()
     for setting in map(site_setting, sites):
         if setting.name in seen:

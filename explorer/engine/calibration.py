@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,8 +81,20 @@ def calibrate(
     """
     spec = spec or CalibrationSpec()
     if isinstance(spec.rule, TrainedClip):
+        return thresholds(network, {}, spec, 0)
+    return thresholds(network, observe(network, images, on_progress, stop=stop), spec, len(images))
+
+
+def thresholds(
+    network: Network, stats: Mapping[str, ActivationStats], spec: CalibrationSpec, images: int
+) -> Calibration:
+    """Return every site's threshold by a rule, from what was observed on so many images (nothing for TrainedClip).
+
+    Raises:
+        SpecError: TrainedClip on a network that has a site without a bound.
+    """
+    if isinstance(spec.rule, TrainedClip):
         return Calibration({s.name: _trained_clip(s) for s in network.sites}, spec, 0)
-    stats = observe(network, images, on_progress, stop=stop)
     theta = {}
     for site in network.sites:
         value = _threshold(stats[site.name], spec.rule)
@@ -90,7 +102,7 @@ def calibrate(
             value = value.clamp(max=site.cap)
         theta[site.name] = _shaped(value, site)
     silent = tuple(name for name, s in stats.items() if s.top == 0)
-    return Calibration(theta, spec, len(images), silent)
+    return Calibration(theta, spec, images, silent)
 
 
 def observe(

@@ -91,7 +91,10 @@ class Backend(Protocol):
         """Return a current's values, float32 [B, pixel, T, C] on the back end's device."""
 
     def mute(self, train: Array, gate: np.ndarray) -> Array:
-        """Return a train without the spikes that a gate, uint8 [pixel, C / 8] of bits, does not let through."""
+        """Return a train without the spikes that a gate does not let through.
+
+        gate: uint8 [pixel, C / 8] of bits, or [B, pixel, C / 8].
+        """
 
     def pool(self, train: Array, window: tuple[int, ...], shapes: tuple[Any, Any], counts: Array | None) -> Array:
         """Return maxpool(S(t)) - maxpool(S(t-1)) of a train whose neurons had sent `counts` before (None: nothing).

@@ -126,7 +126,7 @@ class ReferenceBackend:
 
     def mute(self, train: Tensor, gate: np.ndarray) -> Tensor:
         """See `Backend`."""
-        return train & torch.from_numpy(gate).to(self.device)[:, None, :]
+        return train & torch.from_numpy(gate).to(self.device)[..., None, :]
 
     def pool(self, train: Tensor, window: tuple[int, ...], shapes: tuple[Any, Any], counts: Tensor | None) -> Tensor:
         """See `Backend`."""

@@ -26,12 +26,13 @@ where = np.where
 
 @dataclass(frozen=True)
 class Law:
-    """A spiking law by name: its step, its planes, and whether it needs its memory m.
+    """A spiking law by name: its title for people, its step, its planes, and whether it needs its memory m.
 
     planes: what a bit of each plane counts, 1 the first. exclusive: at most one plane fires in a step.
     """
 
     name: str
+    title: str
     step: Callable[..., Any]
     planes: tuple[int, ...] = (1,)
     memory: bool = False
@@ -43,6 +44,11 @@ class Law:
         low = [n for n in self.planes if n < 0] or [0]
         high = [n for n in self.planes if n > 0] or [0]
         return (min(low), max(high)) if self.exclusive else (sum(low), sum(high))
+
+    @property
+    def bits(self) -> int:
+        """How many bits tell what a neuron sends in one step."""
+        return len(self.planes).bit_length() if self.exclusive else len(self.planes)
 
     @property
     def digest(self) -> str:

@@ -21,10 +21,11 @@ class Neurons:
     """What the neurons of one site are; no state.
 
     law: the spiking law. theta: thresholds, float32, broadcastable to [*site], activation units, above 0. start: what
-    v(0) / theta is: a rule, or a tensor broadcastable to [*site]. shift: what is added to the current in every step,
+    v(0) / theta is: a rule, or a tensor broadcastable to [*site], or to [B, *site] with an axis of images in front, for
+    these images alone. shift: what is added to the current in every step,
     broadcastable to [*site], or [T, ...] with an axis of steps in front (the number of axes tells), activation units.
     amplitude: what one spike is worth to the next layer, broadcastable to [*site]; None: theta. gate: which neurons may
-    send, truth values broadcastable to [*site]; a muted neuron integrates and fires, but nothing arrives.
+    send, truth values broadcastable to [*site] or [B, *site]; a muted neuron integrates and fires, but nothing arrives.
     """
 
     law: Law = INTEGRATE_AND_FIRE
@@ -46,8 +47,13 @@ class Neurons:
         """What one spike is worth, broadcastable to [*site], activation units."""
         return self.theta if self.amplitude is None else self.amplitude
 
-    def check(self, site: Site, T: int | None = None) -> None:
-        """Require that everything fits a site, and that a shift in time has T steps.
+    @property
+    def special(self) -> bool:
+        """Whether something may be made for one T or for certain images alone."""
+        return self.shift is not None or self.gate is not None or isinstance(self.start, Tensor)
+
+    def check(self, site: Site, T: int | None = None, images: int | None = None) -> None:
+        """Require that everything fits a site, a shift in time the run's T steps, and what is by image its images.
 
         Raises:
             SpecError: a shape does not fit, a value is not finite, or a threshold or amplitude is not above 0.
@@ -62,6 +68,13 @@ class Neurons:
                     raise SpecError(
                         f"{site.name}: the shift has {shape[0]} steps, the run {T}. Fit it for T = {T}, or run "
                         f"{shape[0]} steps."
+                    )
+                shape = shape[1:]
+            if name in ("start", "gate") and len(shape) > len(site.shape):
+                if images is not None and shape[0] != images:
+                    raise SpecError(
+                        f"{site.name}: {name} was made for {shape[0]} images, the run has {images}. Make it for each "
+                        "chunk of images."
                     )
                 shape = shape[1:]
             if not _fits(shape, site.shape):
@@ -88,7 +101,8 @@ class Neurons:
         """
         start = self.start
         if isinstance(start, Tensor):
-            return (self.theta * start)[None]
+            v = self.theta * start
+            return v if start.ndim > len(site.shape) else v[None]
         if isinstance(start, ConstantStart):
             return (self.theta * start.value)[None]
         draws = []

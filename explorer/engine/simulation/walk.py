@@ -60,8 +60,8 @@ class Walk:
         self.blocks = [(t, min(t + edge, spec.T)) for t in range(0, spec.T, edge)]
         self.worths: dict[str, np.ndarray] = {}
         for step in self.plan.sites:
-            if snn.neurons[step.name].shift is not None:
-                snn.neurons[step.name].check(snn.network.site(step.name), spec.T)
+            if snn.neurons[step.name].special:
+                snn.neurons[step.name].check(snn.network.site(step.name), spec.T, len(images))
 
     # What is asked for
 
@@ -105,7 +105,9 @@ class Walk:
             sent[step.name] = self.backend.count(train, (1,) * len(planes), sent.get(step.name))
 
     def _of_site(self, step: Step, value: Array) -> Tensor:
-        return from_pixels(torch.from_numpy(self.backend.release(value)), self.network.shapes[step.node.name])
+        array = self.backend.release(value)
+        kept = not array.flags.writeable  # in the store: a result of one's own is a copy
+        return from_pixels(torch.from_numpy(array.copy() if kept else array), self.network.shapes[step.node.name])
 
     def _potential(self, step: Step) -> Tensor:
         return self._of_site(step, self._take("state", step, *self.blocks[-1])[0])
@@ -127,16 +129,42 @@ class Walk:
                 result[what][name] = value
         return result
 
-    def traces(self, site: str, neurons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return current, potential after the reset and what the spikes count, of chosen neurons: [T, B, n] each."""
+    def current(self, site: str, neurons: Tensor | None = None) -> Tensor:
+        """Return what arrives at a site in each step, shift included: [T, B, *site], or [T, B, n] of chosen neurons."""
         step, where = self.plan.by_name[site], self.network.site(site)
         parts = []
         for block in self.blocks:
             self._compute_block([("train", self.plan.by_node[s]) for s in step.sources], *block)
             values = self.backend.values(self._current(step, *block), len(self.images), block[1] - block[0])
-            parts.append(from_pixels(values.cpu().permute(2, 0, 1, 3), where.shape).flatten(2)[:, :, neurons])
-        x = torch.cat(parts)
-        own = self.snn.neurons[site]
+            x = from_pixels(values.cpu().permute(2, 0, 1, 3), where.shape)
+            parts.append(x if neurons is None else x.flatten(2)[:, :, neurons])
+        return torch.cat(parts)
+
+    def mean_value(self, step: str, node: str) -> Tensor:
+        """Return the mean over all steps of the value of a node on the way to a step, float32 [B, ...].
+
+        Only where what lies between the step's sources and the node is linear in them.
+        """
+        sources = [self.plan.by_node[source] for source in self.plan.by_name[step].sources]
+        for block in self.blocks:
+            self._compute_block([("train", source) for source in sources], *block)
+
+        def decoded(name: str) -> Tensor:
+            source, counts = self.plan.by_node[name], None
+            for block in self.blocks:
+                counts = self.backend.count(self._take("train", source, *block), self._law(name).planes, counts)
+            n = from_pixels(torch.from_numpy(self.backend.release(counts)), self.network.shapes[name]).double()
+            worth = torch.from_numpy(self._worth(name)).reshape(-1, *(1,) * (n.ndim - 2))
+            return ((n * worth) / self.spec.T).float().to(self.backend.device)
+
+        known = self.plan.by_node.__contains__
+        values = TimedValues(self.network, self.static, self.plan.static, decoded, known, 1, self.backend.precision)
+        return values(self.network.node(node)).float().cpu()
+
+    def traces(self, site: str, neurons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return current, potential after the reset and what the spikes count, of chosen neurons: [T, B, n] each."""
+        where, own = self.network.site(site), self.snn.neurons[site]
+        x = self.current(site, neurons).flatten(2)
         theta, v = (
             torch.broadcast_to(value, (len(self.images), *where.shape)).flatten(1)[:, neurons]
             for value in (own.theta[None], own.initial_potential(where, self.image_keys))
@@ -346,7 +374,12 @@ class Walk:
 
     def _gate(self, step: Step, gate: Tensor) -> np.ndarray:
         shape = self.network.shapes[step.node.name]
-        return pack_bits(to_pixels(torch.broadcast_to(gate, shape)[None].float())[0].bool()).numpy()
+        by_image = gate.ndim > len(shape)
+        whole = (
+            torch.broadcast_to(gate, (len(self.images), *shape)) if by_image else torch.broadcast_to(gate, shape)[None]
+        )
+        bits = pack_bits(to_pixels(whole.float()).bool()).numpy()
+        return bits if by_image else bits[0]
 
     def _state(self, step: Step, own: Neurons, t0: int) -> Array:
         if t0 > 0:

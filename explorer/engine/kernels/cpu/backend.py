@@ -202,7 +202,7 @@ class CpuBackend:
 
     def mute(self, train: np.ndarray, gate: np.ndarray) -> np.ndarray:
         """See `Backend`."""
-        return train & gate[:, None, :]
+        return train & gate[..., None, :]
 
     def pool(
         self, train: np.ndarray, window: tuple[int, ...], shapes: tuple[Any, Any], counts: np.ndarray | None

@@ -1,0 +1,72 @@
+"""Data-based normalisation: thresholds from activations, every neuron starts empty. [Diehl2015, Rueckauer2017]
+
+    theta = max a, or the p-th percentile of a;  v(0) = 0;  reset by subtraction
+
+P. Diehl et al., *Fast-classifying, high-accuracy spiking deep networks through weight and threshold balancing*, IJCNN
+2015; B. Rueckauer et al., *Conversion of continuous-valued deep networks to efficient event-driven networks for image
+classification*, Frontiers in Neuroscience 2017. The percentile is over all activations of a site, zeros included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from explorer.engine.graph import Network
+from explorer.engine.methods.fitted import Fitted
+from explorer.engine.methods.fitting import Probe
+from explorer.engine.methods.method import Method, option
+from explorer.engine.specs import MaxActivation, Percentile, ThresholdRule
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxNorm(Method):
+    """theta is the largest activation of the site."""
+
+    key = "max-norm"
+    title = "Data-based norm, maximum"
+    citation = "Diehl et al. 2015"
+    equation = r"\theta = \max a, \qquad v(0) = 0"
+    about = (
+        "Every layer's threshold is the largest activation that calibration images cause, so that no rate is ever cut "
+        "off. Neurons start empty, so each rounds its input down."
+    )
+    own_start: ClassVar[str] = "0"
+    anytime: ClassVar[bool] = True
+
+    per: str = option("site", "one threshold per site or per channel", choices=("site", "channel"))
+
+    def own_rule(self, network: Network, T: int) -> ThresholdRule:
+        """Return the paper's rule."""
+        return MaxActivation("channel" if self.per == "channel" else "site")
+
+    def fit_on(self, probe: Probe, T: int) -> Fitted:
+        """See `Method`."""
+        return Fitted(self, self.base(probe, T), T)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PercentileNorm(Method):
+    """theta is a high percentile of the site's activations."""
+
+    key = "percentile-norm"
+    title = "Data-based norm, percentile"
+    citation = "Rueckauer et al. 2017"
+    equation = r"\theta = P_p(a), \qquad v(0) = 0"
+    about = (
+        "The largest activation is an outlier; a percentile just below it lets every other neuron fire more often, at "
+        "the price of cutting the few largest rates off. Neurons start empty."
+    )
+    own_start: ClassVar[str] = "0"
+    anytime: ClassVar[bool] = True
+
+    p: float = option(99.9, "the percentile", low=50.0, high=100.0)
+    per: str = option("site", "one threshold per site or per channel", choices=("site", "channel"))
+
+    def own_rule(self, network: Network, T: int) -> ThresholdRule:
+        """Return the paper's rule."""
+        return Percentile(self.p, "channel" if self.per == "channel" else "site")
+
+    def fit_on(self, probe: Probe, T: int) -> Fitted:
+        """See `Method`."""
+        return Fitted(self, self.base(probe, T), T)

@@ -1,0 +1,53 @@
+"""Time to first spike: one spike a neuron, and its time is the value. [Park2020]
+
+    k = T - clip(floor((T a + v(0)) / theta), 0, T);  a spike at step k is worth theta (T - k) / T;  k = T: no spike
+
+After S. Park, S. Kim, B. Na, S. Yoon, *T2FSNN: Deep spiking neural networks with time-to-first-spike coding*, DAC
+2020, and *You Only Spike Once*; this is the line's simplest exact form, not the papers' exponential kernels. Each
+layer waits for the whole of its input before it sends, so an answer takes T steps a layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from explorer.engine.graph import Network, Site
+from explorer.engine.methods.coded import Coded, depth, levels
+from explorer.engine.methods.fitted import Fitted
+from explorer.engine.methods.fitting import Probe
+from explorer.engine.methods.method import Method
+from explorer.engine.specs import MinSquaredError, ThresholdRule, TrainedClip
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstSpike(Method):
+    """One spike a neuron; earlier means more."""
+
+    key = "first-spike"
+    title = "Time to first spike"
+    citation = "Park et al. 2020"
+    equation = (
+        r"k = T - \left\lfloor \tfrac{Ta}{\theta} + \tfrac12 \right\rfloor, \qquad \text{worth } \theta\,\tfrac{T-k}{T}"
+    )
+    about = (
+        "A neuron sends at most one spike, and the earlier it comes the more it is worth. The network is the quantised "
+        "ANN with T levels; each layer waits until the one before is done, so an answer takes T steps a layer."
+    )
+    refuses = {"law": "One spike a neuron is the law."}
+
+    def own_rule(self, network: Network, T: int) -> ThresholdRule:
+        """Return the trained bounds if there are any, else least squared error for T levels per channel."""
+        return TrainedClip() if all(site.trained_clip for site in network.sites) else MinSquaredError(T)
+
+    def fit_on(self, probe: Probe, T: int) -> Fitted:
+        """See `Method`."""
+        snn = self.base(probe, T)
+
+        def code(site: Site, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            theta = snn.theta[site.name].to(x.device, x.dtype)
+            n = levels(x, v, theta, T, T)
+            return theta * n / T, n > 0
+
+        return Coded(self, snn, T, extra=(depth(probe.network) - 1) * T, code=code)

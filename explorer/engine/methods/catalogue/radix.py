@@ -1,0 +1,63 @@
+"""Radix coding: T steps send the T binary digits of the value, the largest first. [Datta2023]
+
+    for k = 1..T:  z(k) = [v >= theta / 2^k];  v <- v - z(k) theta / 2^k;  the spike is worth theta / 2^k
+
+After G. Datta and P. A. Beerel's line of work on radix-coded conversion; details from memory. A layer integrates its T
+inputs and then sends its digits, so there are 2^T levels and an answer takes T steps a layer. v(0) is a share of the
+last digit: one half rounds to the nearest level. That start is not checked against the paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from explorer.engine.errors import SpecError
+from explorer.engine.graph import Site
+from explorer.engine.methods.coded import Coded, depth, levels
+from explorer.engine.methods.fitted import Fitted
+from explorer.engine.methods.fitting import Probe
+from explorer.engine.methods.method import Method
+
+DIGITS_MAX = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Radix(Method):
+    """Spikes are binary digits."""
+
+    key = "radix"
+    title = "Radix coding"
+    citation = "Datta et al. 2023"
+    equation = r"a \approx \theta \sum_{k=1}^{T} z(k)\, 2^{-k}"
+    about = (
+        "A spike in step k is worth half of one in the step before, so T steps tell 2^T levels apart in place of T. A "
+        "layer must know its whole input before it sends the first digit: an answer takes T steps a layer."
+    )
+    refuses = {"law": "The binary digits are the law."}
+
+    def fit_on(self, probe: Probe, T: int) -> Fitted:
+        """See `Method`.
+
+        Raises:
+            SpecError: more than 24 digits, beyond what float32 weights and images can tell apart.
+        """
+        if T > DIGITS_MAX:
+            raise SpecError(
+                f"radix: at most {DIGITS_MAX} digits, got {T}. More tell nothing apart; choose a smaller T."
+            )
+        snn, N = self.base(probe, T), 2**T
+
+        def code(site: Site, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            theta = snn.theta[site.name].to(x.device, x.dtype)
+            n = levels(x, v, theta, N, N - 1)
+            return theta * n / N, digits(n.long(), T)
+
+        return Coded(self, snn, T, extra=(depth(probe.network) - 1) * T, code=code)
+
+
+def digits(n: Tensor, T: int) -> Tensor:
+    """Return how many of the T binary digits of n are 1."""
+    return sum(((n >> k) & 1 for k in range(T)), torch.zeros_like(n))

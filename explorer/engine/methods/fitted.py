@@ -1,0 +1,206 @@
+"""A fitted conversion: a spiking network, how it is run and read, and what its answer costs in steps and bits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from explorer.engine.conversion import SpikingNetwork
+from explorer.engine.errors import Cancelled, SpecError
+from explorer.engine.graph import Network
+from explorer.engine.simulation.keys import image_keys
+from explorer.engine.simulation.result import Simulation
+from explorer.engine.simulation.simulate import backend_for, chunk_images, simulate, simulate_chunks
+from explorer.engine.simulation.store import SpikeStore
+from explorer.engine.simulation.walk import Walk
+from explorer.engine.specs import Record, SimulationSpec
+from explorer.engine.synapses import additions
+
+if TYPE_CHECKING:
+    from explorer.engine.methods.method import Method
+
+Stop = Callable[[], bool] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a run of B images gave.
+
+    logits: float32 [T, B, K] after each step, NaN where there is no answer yet. spikes[site]: float64 [B], spikes sent
+    by all neurons. additions: float64 [B], synaptic additions they caused, the mean of the images run together.
+    """
+
+    logits: Tensor
+    spikes: dict[str, Tensor]
+    additions: Tensor
+    seconds: float
+
+    @staticmethod
+    def merge(parts: list[Outcome]) -> Outcome:
+        """Join the outcomes of consecutive images."""
+        return Outcome(
+            torch.cat([part.logits for part in parts], 1),
+            {site: torch.cat([part.spikes[site] for part in parts]) for site in parts[0].spikes},
+            torch.cat([part.additions for part in parts]),
+            sum(part.seconds for part in parts),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A conversion fitted for T steps, its neurons in `snn`.
+
+    extra: steps that an answer takes beyond T. skipped: steps whose current the read-out leaves out, but never the last
+    4 of a run.
+    """
+
+    method: Method
+    snn: SpikingNetwork
+    T: int
+    extra: int = 0
+    skipped: int = 0
+
+    @property
+    def network(self) -> Network:
+        """The network it was made of."""
+        return self.snn.network
+
+    @property
+    def bits(self) -> int:
+        """Bits that tell what one neuron sends in one step."""
+        return max(own.law.bits for own in self.snn.neurons.values())
+
+    @property
+    def latency(self) -> int:
+        """Steps from the image to the answer."""
+        return self.T + self.extra
+
+    def scores(self, images: Tensor, T: int | None = None, **how: Any) -> Tensor:
+        """Return class scores after each step, float32 [T, B, K]; see `run`."""
+        return self.run(images, T, **how).logits
+
+    def run(self, images: Tensor, T: int | None = None, **how: Any) -> Outcome:
+        """Run images [B, C, H, W] for T steps (None: as many as it was fitted for).
+
+        how: `store`, `stop`, `device` and `chunk` as in `simulate`.
+
+        Raises:
+            SpecError: it was fitted for another T, or the images do not fit.
+            Cancelled: stop said so.
+        """
+        return Outcome.merge(list(self.run_chunks(images, T, **how)))
+
+    def run_chunks(
+        self,
+        images: Tensor,
+        T: int | None = None,
+        *,
+        store: SpikeStore | None = None,
+        stop: Stop = None,
+        device: Any = "auto",
+        chunk: int = 0,
+    ) -> Iterator[Outcome]:
+        """Run as `run` does, and yield the outcome of every chunk of images as it is ready."""
+        steps = self.T if T is None else T
+        if steps != self.T and not self.method.anytime:
+            raise SpecError(
+                f"{self.method.key}: fitted for T = {self.T}, so it cannot run {steps} steps. Fit it for T = {steps}."
+            )
+        spec = SimulationSpec(steps, Record(v_end=False), chunk, device=device)
+        yield from self._chunks(images, spec, store, stop)
+
+    def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
+        for part in simulate_chunks(self.snn, images, spec, store=store, stop=stop):
+            yield self._outcome(part)
+
+    def _outcome(self, run: Simulation, *before: Simulation) -> Outcome:
+        """Return a chunk's outcome; before: runs that came first, whose spikes count as well."""
+        spikes, added = {name: torch.zeros(run.images, dtype=torch.float64) for name in run.counts}, 0.0
+        for each in (run, *before):
+            sent = {name: spikes_sent(self.snn, name, each) for name in each.counts}
+            added += sum(additions(self.network, sent).values())
+            for name, n in sent.items():
+                spikes[name] = spikes[name] + n.flatten(1).sum(1).double()
+        shared = torch.full((run.images,), added, dtype=torch.float64)
+        return Outcome(read_out(run.logits, self.skipped), spikes, shared, sum(each.seconds for each in (run, *before)))
+
+
+def spikes_sent(snn: SpikingNetwork, site: str, run: Simulation) -> Tensor:
+    """Return how many spikes each neuron sent, int32 [B, *site]: a burst of n is n, one taken back is one as well."""
+    return run.counts[site] if min(snn.neurons[site].law.planes) > 0 else run.sent[site]
+
+
+def read_out(logits: Tensor, skipped: int, least: int = 4) -> Tensor:
+    """Return the mean current over the steps (s, t] after each step t, s = skipped, but at most t - least, at least 0.
+
+    logits: the mean over (0, t], [T, B, K].
+    """
+    if skipped == 0:
+        return logits
+    t = torch.arange(1, len(logits) + 1)
+    s = torch.minimum(torch.tensor(skipped), t - least).clamp(min=0)
+    sums = torch.cat([torch.zeros_like(logits[:1]), logits]).double() * torch.arange(len(logits) + 1)[:, None, None]
+    return ((sums[t] - sums[s]) / (t - s)[:, None, None]).float()
+
+
+@dataclass(frozen=True, eq=False)
+class TwoPhases(Fitted):
+    """A conversion that looks at each image first: `prepare` runs some steps of a chunk and returns its own neurons.
+
+    prepare(images, run): the spiking network for these images, and the runs that it took, whose spikes count;
+    run(snn, T): simulates the chunk.
+    """
+
+    prepare: Callable[[Tensor, Look], tuple[SpikingNetwork, list[Simulation]]] = field(kw_only=True)
+
+    def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
+        images = images.detach().float().cpu()
+        self.network.check_images(images)
+        where = backend_for(spec.device)
+        size = spec.chunk or chunk_images(self.snn, spec, where)
+        for i in range(0, len(images), size):
+            if stop is not None and stop():
+                raise Cancelled("The run was stopped.")
+            begin, part = time.perf_counter(), images[i : i + size].contiguous()
+            look = Look(part, spec, SpikeStore(), stop)
+            snn, before = self.prepare(part, look)
+            run = simulate(snn, part, spec_of(spec, spec.T, len(part)), store=look.store, stop=stop)
+            outcome = self._outcome(run, *before)
+            yield Outcome(outcome.logits, outcome.spikes, outcome.additions, time.perf_counter() - begin)
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A chunk of images while its first phase runs."""
+
+    images: Tensor
+    spec: SimulationSpec
+    store: SpikeStore
+    stop: Stop
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        """The images' digests, on which random starts depend."""
+        return image_keys(self.images)
+
+    def current(self, snn: SpikingNetwork, site: str, T: int) -> Tensor:
+        """Return what arrives at a site in each of T steps, float32 [T, B, *site]."""
+        spec = spec_of(self.spec, T, len(self.images))
+        return Walk(snn, self.images, spec, self.store, self.stop, backend_for(self.spec.device)).current(site)
+
+    def run(self, snn: SpikingNetwork, T: int, v_end: bool = False) -> Simulation:
+        """Simulate the chunk for T steps."""
+        return simulate(
+            snn, self.images, spec_of(self.spec, T, len(self.images), v_end), store=self.store, stop=self.stop
+        )
+
+
+def spec_of(spec: SimulationSpec, T: int, chunk: int, v_end: bool = False) -> SimulationSpec:
+    """Return the same run over T steps, all images together."""
+    return SimulationSpec(T, Record(v_end=v_end), chunk, spec.integer, spec.device)
