@@ -264,6 +264,8 @@ CONVERTS: dict[str, Callable[[], nn.Module]] = {
     "resized": _net(pre=lambda x: F.interpolate(x, 20, mode="bicubic")),
     "clamped": _net(pre=lambda x: x.clamp(-1, 1)),
     "layer norm of the image": _net(pre=nn.LayerNorm([3, 16, 16])),
+    "a spectrum of the image": _net(pre=lambda x: torch.fft.ifft2(torch.fft.fft2(x) * 1.5).real),
+    "masked by the image": _around(lambda self, x: Net.forward(self, x.masked_fill(x < 0, 0.1))),
     "a gate of the image alone": _net(pre=lambda x: x * torch.sigmoid(x)),
     # identities and affine maps
     "stochastic depth": _net(ops.StochasticDepth(0.3, "row")),
@@ -338,6 +340,18 @@ CONVERTS: dict[str, Callable[[], nn.Module]] = {
 class NoStatistics(Net):
     def __init__(self) -> None:
         super().__init__(nn.BatchNorm2d(16, track_running_stats=False))
+
+
+class Restless(Net):
+    """Batch norm that the network itself puts into training mode."""
+
+    def __init__(self) -> None:
+        super().__init__(norm=nn.Identity)
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.norm.train()
+        return super().forward(x)
 
 
 class Crops(Net):
@@ -422,6 +436,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         _net(lambda x: F.batch_norm(x, None, None, training=True)),
         "batch norm without running statistics",
     ),
+    "batch norm in training mode": (lambda: Restless(), "norm: batch norm in training mode"),
+    "spectrum": (_net(lambda x: torch.fft.ifft2(torch.fft.fft2(x)).real), "fft_fft2 has no integrate-and-fire"),
+    "where by values": (_net(lambda x: torch.where(x > 0.1, x, x * 0)), "gt has no integrate-and-fire"),
+    "layout of the memory": (_net(lambda x: torch.kron(x, torch.ones(1, 1, 2, 2))), "kron|view size"),
     "floor division": (_net(lambda x: x // 0.5), "belongs to a quantiser"),
     "division that rounds": (_net(lambda x: torch.div(x, 0.5, rounding_mode="floor")), "belongs to a quantiser"),
     "division that truncates": (_net(lambda x: x.div(0.5, rounding_mode="trunc")), "belongs to a quantiser"),

@@ -175,7 +175,7 @@ def _judge(network: Network, node: fx.Node, whole: Any, alone: Any, dynamic: boo
             continue
         if (many.shape[axes[0]], one.shape[axes[0]]) != (4, 1):
             continue  # images side by side with parts of themselves: judged where they are apart again
-        rows, single = many.movedim(axes[0], 0), one.movedim(axes[0], 0)
+        rows, single = (_real(value.movedim(axes[0], 0)) for value in (many, one))
         if not rows.numel():
             continue
         scale = float(rows.abs().max())
@@ -200,6 +200,13 @@ def _judge(network: Network, node: fx.Node, whole: Any, alone: Any, dynamic: boo
                 "Leave it out, or replace it by a rectifier or an affine layer, and fine-tune.",
             )
     return None
+
+
+def _real(value: Tensor) -> Tensor:
+    """Return a value as real numbers: what depends on the image alone may be of any type."""
+    if value.is_complex():
+        return torch.view_as_real(value.resolve_conj())
+    return value if value.is_floating_point() else value.double()
 
 
 def _tensors(value: Any) -> list[Tensor]:

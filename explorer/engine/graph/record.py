@@ -105,6 +105,11 @@ class Recorder(TorchFunctionMode):
             return forward(*args, **kwargs)
         if module.training and isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
             raise always_on(path)
+        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise UnsupportedLayerError(
+                f"{path}: batch norm in training mode takes the statistics of the batch, so that an image's scores "
+                "depend on the images beside it. Leave it in evaluation mode."
+            )
         with torch._C.DisableTorchFunction():
             result = self._run(forward, args, kwargs)
         writes = operands[0] if getattr(module, "inplace", False) else None

@@ -79,6 +79,9 @@ def spell(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if name in PROPERTIES and getattr(func, "__name__", "") == "__get__":
         name, rest = PROPERTIES[name](args[0])
         return Call("call_method", name, (args[0], *rest), {}, name)
+    if getattr(func, "__name__", "") == "__get__":
+        asked = getattr(torch, name, None)  # torch.imag for x.imag
+        return Call("call_function", asked or getattr, args[:1] if asked else (args[0], name), {}, name)
     if name in SPELLINGS:
         return Call("call_function", SPELLINGS[name], args, kwargs, SPELLINGS[name].__name__)
     plain = name.removesuffix("_") if writing else name
