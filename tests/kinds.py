@@ -303,6 +303,9 @@ CONVERTS: dict[str, Callable[[], nn.Module]] = {
     "rectifier of minimum": _net(act=StoredClip(lambda x, up: F.relu(torch.minimum(x, up)))),
     "two rectifiers": _net(act=StoredClip(lambda x, up: up - F.relu(up - F.relu(x)))),
     "difference of rectifiers": _net(act=StoredClip(lambda x, up: F.relu(x) - F.relu(x - up))),
+    "difference of a rectifier and its own": _net(
+        act=StoredClip(lambda x, up: (lambda y: y - F.relu(y - up))(F.relu(x)))
+    ),
     "a bound a channel": _net(act=StoredClip(lambda x, up: torch.clamp(x, torch.zeros(()), up), UP)),
     "clip with a gradient of its own": _net(act=StoredClip(lambda x, up: ClipFunction.apply(x, up))),
     "recomputed for the gradient": _net(lambda x: checkpoint(nn.ReLU(), x - 0.1, use_reentrant=True)),
@@ -314,6 +317,9 @@ CONVERTS: dict[str, Callable[[], nn.Module]] = {
         lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2)
     ),
     "adaptive max pool to one": _net(head=lambda x: F.adaptive_max_pool2d(x, 1).flatten(1)),
+    "maxima over one axis after the other": _net(head=lambda x: x.max(-1)[0].max(-1).values),
+    "maximum over one axis": _net(head=lambda x: torch.max(x, 2, keepdim=True)[0].mean((2, 3))),
+    "maximum over points": _net(head=lambda x: torch.max(x.flatten(2), 2)[0]),
     "everything squeezed": _net(head=lambda x: F.adaptive_avg_pool2d(x, 1).squeeze()),
     "linear over the last axis": _net(nn.Linear(16, 16)),
     "linear over an axis of one": lambda: LastAxis(),
@@ -449,6 +455,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "a max pool that gives indices as well has no rule|max_pool2d_with_indices has no|max_unpool2d has no",
     ),
     "scripted function": (_net(torch.jit.script(_doubled)), "a scripted function .* stands between"),
+    "maximum over channels": (_net(lambda x: x + x.max(1, True)[0]), "max has no rule. Use max_pool2d"),
     "sorted": (_net(lambda x: x.sort(1).values), "sort has no integrate-and-fire counterpart"),
     # images not apart
     "sum over everything": (_net(lambda x: x + x.sum() * 1e-4), "mixes the images of a batch"),

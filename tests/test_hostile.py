@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import mmap
 import pickle
 import subprocess
 import zipfile
@@ -108,7 +109,7 @@ def attack_link(text: str) -> None:
     admitted, _ = link.admit(scene)
     assert admitted.settings.source in ("embedded", scene.settings.source)
     assert not admitted.settings.source.startswith("/")
-    for one in (admitted.settings, *admitted.pins):
+    for one in (admitted.settings, *(pin.settings for pin in admitted.pins)):
         keys.plain(one.describe())
         keys.plain(one.note())
         assert 1 <= one.T <= 256 and 16 <= one.images <= 2000
@@ -193,4 +194,4 @@ def test_the_guards_of_these_tests_see_what_they_look_for(tmp_path):
         subprocess.run(["true"], check=True)
     assert len(seen) >= 3
     with pytest.raises(AssertionError, match="MiB"), within(50, 10, "memory"):
-        bytearray(b"x" * 100 * 2**20)
+        mmap.mmap(-1, 100 * 2**20).write(b"x" * 2**20 * 100)

@@ -161,6 +161,7 @@ OPERATORS: dict[str, Change] = {
     MAX_POOL: lambda x: F.max_pool2d(x, 3, 1, 1),
     "max_pool1d": lambda x: _rows(x, lambda s: F.max_pool1d(s, 3, 1, 1)),
     "amax": lambda x: x + x.amax((2, 3), keepdim=True),
+    "max": lambda x: x - x.max(2, keepdim=True).values,
     "adaptive_max_pool2d": lambda x: x + F.adaptive_max_pool2d(x, 1),
 }
 ACTS: dict[str, Change] = {
@@ -236,7 +237,6 @@ def test_every_rule_has_an_example():
     assert {*OPERATORS, *ACTS, *ELSEWHERE} == AFFINE | SCALING | RECTIFIERS | {MAX_POOL, *REWRITTEN}
 
 
-POOLS = {MAX_POOL, "max_pool1d", "amax", "adaptive_max_pool2d"}
 some = st.lists(st.sampled_from(sorted(OPERATORS)), max_size=3)
 
 

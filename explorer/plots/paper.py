@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ WIDTHS = {"column": 85.0, "page": 170.0}  # millimetres
 MM = 1 / 25.4
 DASHES = {
     "solid": "-",
+    "12px,2px": (0, (12, 2)),
     "dash": (0, (5, 2)),
     "dot": (0, (1, 1.5)),
     "dashdot": (0, (5, 2, 1, 2)),
@@ -49,8 +51,9 @@ def _written(figure: Any, axes: Any, form: Format, size: float, x: str, y: str, 
     """Return the file: text stays text (SVG) or embedded outlines of fonts (PDF); nothing in it depends on the day."""
     import matplotlib
 
-    axes.set_xlabel(x, fontsize=size)
-    axes.set_ylabel(y, fontsize=size)
+    wide, high = figure.get_size_inches() / MM
+    axes.set_xlabel(_folded(x, 0.75 * wide, size), fontsize=size)
+    axes.set_ylabel(_folded(y, 0.75 * high, size), fontsize=size)
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         axes.legend(handles, labels, fontsize=size - 1, frameon=False)
@@ -96,6 +99,11 @@ def curves(
     axes.set_ylim(0, 102)
     unit = theme.ACCURACY if labelled else theme.AGREEMENT
     return _written(figure, axes, form, size, f"time-steps T{_n(shown[0].n if shown else 0)}", unit, note)
+
+
+def _folded(text: str, room: float, size: float) -> str:
+    """Return a title in lines that fit so many millimetres."""
+    return textwrap.fill(text, max(8, int(room / (0.19 * size))))
 
 
 def _log(axes: Any, T: int) -> None:
@@ -159,7 +167,7 @@ def bars(
     note: str = "",
 ) -> bytes:
     """Draw numbers, in unit, with intervals, by words that were varied."""
-    figure, axes = _figure(width, 16 + len(labels) * size * 0.5, size)
+    figure, axes = _figure(width, 24 + len(labels) * size * 0.6, size)
     colour = np.where(values < 0, theme.LOSS, theme.GAIN)
     gap = np.maximum(0, np.stack([values - low, high - values]))
     axes.barh(range(len(labels)), values, color=colour, xerr=gap, error_kw={"ecolor": theme.GREY, "elinewidth": 0.8})

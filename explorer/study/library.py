@@ -194,12 +194,12 @@ def calibration(network: str, name: str, recipe: Settings) -> Any:
     from explorer import engine
     from explorer.study.recipes import calibration_spec
     from explorer.zoo import data
-    from explorer.zoo.images import normalise
+    from explorer.zoo.images import Inputs
 
     card = loaded(network).card
     origin = data.calibration_source(source(name), card)
     chosen = data.load_images(origin, card, n=CALIBRATION_IMAGES, part="calibration")
-    return engine.calibrate(loaded(network).network, normalise(chosen.images, card), calibration_spec(recipe))
+    return engine.calibrate(loaded(network).network, Inputs(chosen.images, card), calibration_spec(recipe))
 
 
 @kept(1)

@@ -118,6 +118,15 @@ class Job:
         return self.run.finished(self.images, self.errors)
 
 
+@dataclass(frozen=True)
+class Load:
+    """How busy the queue is: visitors, those of them who wait, and the runs they wait for."""
+
+    visitors: int
+    waiting: int
+    open_runs: int
+
+
 class Runner:
     """The queue and its single worker thread."""
 
@@ -247,6 +256,18 @@ class Runner:
             if owner not in waiting:
                 return 0
             return sum(self._claim(other) < self._claim(owner) for other in waiting if other != owner)
+
+    def load(self) -> Load:
+        """Return how busy the queue is: visitors heard of lately, those who wait, and the runs they wait for."""
+        with self._news:
+            now, waiting = time.monotonic(), self._waiting()
+            there = sum(now - when <= SILENCE for when in self._heard.values())
+            return Load(there, len(waiting), len({id(run) for runs in waiting.values() for run in runs}))
+
+    def knows(self, owner: str) -> bool:
+        """Tell whether a visitor was heard of and has not left."""
+        with self._news:
+            return owner in self._heard
 
     def wait(self, jobs: list[Job], seconds: float) -> None:
         """Wait until one of the runs has news or all are done, at most this long."""

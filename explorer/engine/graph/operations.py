@@ -59,7 +59,8 @@ REWRITTEN = {
     "view": "as reshape",
     "max_pool1d": "as max_pool2d",
     "adaptive_max_pool2d": "to 1×1, as max_pool2d",
-    "amax": "over the whole map, as max_pool2d",
+    "amax": "over axes of the map, as max_pool2d",
+    "max": "over an axis of the map, as max_pool2d",
 }
 SHAPE_ONLY = words("size")
 NO_OPS = AFFINE_KINDS["nothing, in evaluation"] - {"type_as"}

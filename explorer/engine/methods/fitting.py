@@ -72,8 +72,8 @@ class Probe:
         batch = self.network.at_once(32, keep_sites=True)
         parts: dict[str, list[Tensor]] = {site.name: [] for site in self.network.sites}
         for i in range(0, len(self.images), batch):
-            self._go_on()
-            for name, value in _rectifier_inputs(self.network, self.images[i : i + batch]).items():
+            self.go_on()
+            for name, value in rectifier_inputs(self.network, self.images[i : i + batch]).items():
                 parts[name].append(value)
         return {name: torch.cat(values) for name, values in parts.items()}
 
@@ -99,7 +99,7 @@ class Probe:
 
     def walk(self, snn: SpikingNetwork, chunk: slice, T: int) -> Walk:
         """Return a walk of a chunk; spikes, and what depends on the image alone, are shared with those before it."""
-        self._go_on()
+        self.go_on()
         walk = Walk(snn, self.images[chunk], SimulationSpec(T=T), self._store, self.stop, backend("cpu"))
         first = self._walks.setdefault((chunk.start, chunk.stop), walk)
         walk.static = first.static
@@ -143,7 +143,12 @@ class Probe:
         a = self.activations(site)
         return a.double().mean(0) if dim == "neuron" else over_channels(a).mean(0)
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """Go on, unless the fit is to stop.
+
+        Raises:
+            Cancelled: it is.
+        """
         if self.stop is not None and self.stop():
             raise Cancelled("The fit was stopped.")
 
@@ -197,7 +202,7 @@ def by_channel(value: Tensor, site: Site) -> Tensor:
 
 
 @torch.no_grad()
-def _rectifier_inputs(network: Network, images: Tensor) -> dict[str, Tensor]:
+def rectifier_inputs(network: Network, images: Tensor) -> dict[str, Tensor]:
     """Run the ANN and return what goes into its rectifiers, by site."""
     sources = {network.node(node).all_input_nodes[0].name: name for name, node in network.site_nodes.items()}
     kept: dict[str, Tensor] = {}

@@ -106,8 +106,8 @@ class Walk:
 
     def _of_site(self, step: Step, value: Array) -> Tensor:
         array = self.backend.release(value)
-        array = array if array.flags.writeable else array.copy()
-        return from_pixels(torch.from_numpy(array), self.network.shapes[step.node.name])
+        kept = not array.flags.writeable  # in the store: a result of one's own is a copy
+        return from_pixels(torch.from_numpy(array.copy() if kept else array), self.network.shapes[step.node.name])
 
     def _potential(self, step: Step) -> Tensor:
         return self._of_site(step, self._take("state", step, *self.blocks[-1])[0])
@@ -139,6 +139,27 @@ class Walk:
             x = from_pixels(values.cpu().permute(2, 0, 1, 3), where.shape)
             parts.append(x if neurons is None else x.flatten(2)[:, :, neurons])
         return torch.cat(parts)
+
+    def mean_value(self, step: str, node: str) -> Tensor:
+        """Return the mean over all steps of the value of a node on the way to a step, float32 [B, ...].
+
+        Only where what lies between the step's sources and the node is linear in them.
+        """
+        sources = [self.plan.by_node[source] for source in self.plan.by_name[step].sources]
+        for block in self.blocks:
+            self._compute_block([("train", source) for source in sources], *block)
+
+        def decoded(name: str) -> Tensor:
+            source, counts = self.plan.by_node[name], None
+            for block in self.blocks:
+                counts = self.backend.count(self._take("train", source, *block), self._law(name).planes, counts)
+            n = from_pixels(torch.from_numpy(self.backend.release(counts)), self.network.shapes[name]).double()
+            worth = torch.from_numpy(self._worth(name)).reshape(-1, *(1,) * (n.ndim - 2))
+            return ((n * worth) / self.spec.T).float().to(self.backend.device)
+
+        known = self.plan.by_node.__contains__
+        values = TimedValues(self.network, self.static, self.plan.static, decoded, known, 1, self.backend.precision)
+        return values(self.network.node(node)).float().cpu()
 
     def traces(self, site: str, neurons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return current, potential after the reset and what the spikes count, of chosen neurons: [T, B, n] each."""

@@ -1,6 +1,7 @@
 """One file a paper. To add a method: write its file, name it in METHODS, and test it by hand and against the loop."""
 
 from explorer.engine.methods.catalogue.burst import Burst
+from explorer.engine.methods.catalogue.calibrate import Calibrate, CalibrateSigned
 from explorer.engine.methods.catalogue.cos import COS
 from explorer.engine.methods.catalogue.data_norm import MaxNorm, PercentileNorm
 from explorer.engine.methods.catalogue.first_spike import FirstSpike
@@ -35,6 +36,8 @@ METHODS = (
     FirstSpike,
     Radix,
     Parallel,
+    Calibrate,
+    CalibrateSigned,
 )
 
 __all__ = ["METHODS"]

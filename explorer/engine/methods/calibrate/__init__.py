@@ -1,0 +1,1 @@
+"""Calibration on the spikes that really arrive, layer by layer; the method itself is `catalogue/calibrate.py`."""

@@ -1,0 +1,95 @@
+"""The parts of a site's calibration: each tries other parameters, channel by channel, and keeps what errs less.
+
+All minimise one thing, the mean squared error of the real spike output against the ANN's activation,
+
+    E_c = mean over images and places of (s_c n / T - a)^2,
+
+n counted from the currents that really arrive, so that what upstream layers send too early, too late or too little is
+in it. A part never raises it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from explorer.engine.methods.calibrate.scanner import Scanner, Trial
+
+COARSE = tuple(1.1 * 0.88**k for k in range(18))  # shares of the largest activation: 1.1 down to 0.13
+FINE = (0.94, 1.06, 0.97, 1.03)
+AGAIN = (0.85, 0.92, 0.96, 1.04, 1.08, 1.15)
+FEEDBACK_ROUNDS, FEEDBACK = 4, 0.5  # as in FTBC
+GROUPS = 8  # of steps that move together where T is larger
+FIRST_MOVE = 0.2  # thresholds
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """The best parameters so far and their error, float64 [C], activation units squared."""
+
+    trial: Trial
+    error: Tensor
+
+    def against(self, scanner: Scanner, trial: Trial) -> Best:
+        """Return the better of both, channel by channel."""
+        trial, error = scanner.measured(trial)
+        better = error < self.error
+        return Best(self.trial.mixed(trial, better), torch.where(better, error, self.error))
+
+
+def with_theta(trial: Trial, theta: Tensor) -> Trial:
+    """Return the trial with other thresholds, a spike worth its threshold until that is fitted."""
+    return replace(trial, theta=theta.float(), amplitude=theta.float())
+
+
+def thresholds(scanner: Scanner, best: Best, top: Tensor, shares: Iterable[float] = COARSE) -> Best:
+    """Try thresholds that are shares of `top`, float32 [C], then some close to the best."""
+    for share in shares:
+        best = best.against(scanner, with_theta(best.trial, top * share))
+    return nearby(scanner, best, FINE)
+
+
+def nearby(scanner: Scanner, best: Best, factors: Iterable[float] = AGAIN) -> Best:
+    """Try thresholds that are multiples of the best one."""
+    theta = best.trial.theta
+    for factor in factors:
+        best = best.against(scanner, with_theta(best.trial, theta * factor))
+    return best
+
+
+def shift(scanner: Scanner, best: Best) -> Best:
+    """Try to shift every step by the mean error, half of it, and twice as much."""
+    for _ in range(2):
+        trial, miss = best.trial, scanner.bias(best.trial)
+        for factor in (1.0, 0.5, 2.0):
+            best = best.against(scanner, replace(trial, shift=(trial.shift + factor * miss).float()))
+    return best
+
+
+def even(scanner: Scanner, best: Best) -> Best:
+    """Shift each step so that its mean output becomes the ANN's mean activation. [FTBC 2024]
+
+    Feedback in some rounds, each from the last, whether it helped or not; what helped most is kept.
+    """
+    trial = best.trial
+    for _ in range(FEEDBACK_ROUNDS):
+        miss = scanner.mean - scanner.per_step(trial)
+        trial, _ = scanner.measured(replace(trial, shift=(trial.shift + FEEDBACK * miss).float()))
+        best = best.against(scanner, trial)
+    return best
+
+
+def steps(scanner: Scanner, best: Best, rounds: int) -> Best:
+    """Move the shift of one step, or one group of steps, after the other, up and down; halve the move every round."""
+    groups = torch.arange(scanner.T).chunk(min(GROUPS, scanner.T))
+    for k in range(rounds):
+        move = FIRST_MOVE * 0.5**k
+        for group in groups:
+            for sign in (-1, 1):
+                moved = best.trial.shift.clone()
+                moved[group] += sign * move * best.trial.theta
+                best = best.against(scanner, replace(best.trial, shift=moved))
+    return best
