@@ -241,7 +241,7 @@ def slow(conversion, images):
         return slow_coded(conversion, images)
     snn = conversion.snn
     if isinstance(conversion, TwoPhases):
-        snn, _ = conversion.prepare(images, Look(images, SimulationSpec(T), SpikeStore(), None))
+        snn, _ = conversion.prepare(Look(images, SimulationSpec(T), SpikeStore(), None))
     logits, counts, _ = simulate_reference(snn, images, T)
     return read_out(logits, conversion.skipped), counts
 
@@ -286,7 +286,7 @@ def test_every_method_is_the_slow_loop(network_of, key):
 def test_first_phases_by_the_slow_loop(plain, key):
     """The mask and the moved starts, from the reference's potentials."""
     conversion = fitted(key, plain)
-    snn, before = conversion.prepare(IMAGES, Look(IMAGES, SimulationSpec(T), SpikeStore(), None))
+    snn, before = conversion.prepare(Look(IMAGES, SimulationSpec(T), SpikeStore(), None))
     assert [run.T for run in before] == [4] and conversion.latency == T + 4
     if key == "srp":
         _, _, v = simulate_reference(conversion.snn, IMAGES, 4)
@@ -405,6 +405,24 @@ def test_images_of_another_chunk_are_refused(plain, probe):
     for own in ({"start": torch.zeros(2, *site.shape)}, {"gate": torch.ones(2, *site.shape, dtype=torch.bool)}):
         with pytest.raises(SpecError, match="was made for 2 images, the run has 5"):
             simulate(changed(snn, site.name, **own), IMAGES, SimulationSpec(T))
+
+
+def test_memory_running_out_halves_the_images_of_both_phases(plain, probe, monkeypatch):
+    ours, sizes = methods.get("cos")().fit(plain, T, probe), []
+    expected, run = ours.run(IMAGES), Look.run
+
+    def tight(look, *how):
+        sizes.append(len(look.images))
+        if len(look.images) > most:
+            raise (torch.OutOfMemoryError if len(sizes) % 2 else MemoryError)("full")
+        return run(look, *how)
+
+    monkeypatch.setattr(Look, "run", tight)
+    most = 2
+    assert torch.equal(ours.run(IMAGES).logits, expected.logits) and sizes == [5, 2, 2, 2, 2, 1, 1]
+    most = 0
+    with pytest.raises(SpecError, match="Not even one image fits"):
+        ours.run(IMAGES)
 
 
 STARTS = st.sampled_from(["own", "0", "0.5", "1", "-0.5", "uniform:0:1", "gaussian:0.5:0.2"])
