@@ -103,13 +103,14 @@ def test_no_part_raises_the_error_it_minimises(law, seed, regress):
 
 
 def test_every_part_changes_the_result(network, pictures):
-    whole = digests(fit(network, pictures))
-    for part in ("fit_threshold", "fit_shift", "fit_amplitude", "fit_even"):
-        assert digests(fit(network, pictures, f"calibrate:{part}=false")) != whole, part
-    for other in ("fit_steps=0", "fit_weights=true", "samples=16", "held_back=0.5", "seed=1,samples=512"):
-        assert digests(fit(network, pictures, f"calibrate:{other}")) != whole, other
-    refitted = digests(fit(network, pictures, "calibrate:fit_weights=true"))
-    assert digests(fit(network, pictures, "calibrate:fit_weights=true,ridge=1")) != refitted
+    few = pictures[:16]
+    whole = digests(fit(network, few, "calibrate:samples=256"))
+    for part in ("fit_threshold=false", "fit_shift=false", "fit_amplitude=false", "fit_even=false", "fit_steps=0"):
+        assert digests(fit(network, few, f"calibrate:samples=256,{part}")) != whole, part
+    for other in ("fit_weights=true,samples=256", "samples=16", "held_back=0.5,samples=256", "seed=1,samples=256"):
+        assert digests(fit(network, few, f"calibrate:{other}")) != whole, other
+    refitted = digests(fit(network, few, "calibrate:fit_weights=true,samples=256"))
+    assert digests(fit(network, few, "calibrate:fit_weights=true,ridge=1,samples=256")) != refitted
 
 
 @pytest.mark.parametrize("text", ["calibrate", "calibrate-signed", "calibrate:fit_weights=true,samples=512"])
@@ -125,7 +126,8 @@ def test_the_same_whatever_the_order_of_images_and_the_batch(network, pictures, 
 
 @pytest.mark.parametrize("text", ["calibrate", "calibrate-signed", "calibrate:v_init=uniform:0:1,seed=3"])
 def test_the_error_told_is_that_of_a_simulation(network, pictures, text):
-    fitted = fit(network, pictures, f"{text},held_back=0" if ":" in text else f"{text}:held_back=0")
+    text += ("," if ":" in text else ":") + "held_back=0,samples=65536"
+    fitted = fit(network, pictures, text)
     ordered = in_order(pictures)
     sim = simulate(fitted.snn, ordered, SimulationSpec(T, Record()))
     for row in fitted.layers:
@@ -136,14 +138,13 @@ def test_the_error_told_is_that_of_a_simulation(network, pictures, text):
         assert row.after <= row.before
 
 
-def test_it_agrees_more_often_with_the_ann(network):
+def test_unseen_images_get_scores_closer_to_the_anns(network):
     unseen, seen = images(200, seed=11), images(64, seed=12)
-    ann = network.forward(unseen).argmax(1)
-    agree = {}
+    ann, error = network.forward(unseen), {}
     for key in ("opi", "calibrate", "calibrate-signed"):
-        fitted = methods.get(key)().fit(network, T, seen)
-        agree[key] = float((fitted.scores(unseen)[-1].argmax(1) == ann).double().mean())
-    assert agree["opi"] + 0.1 < agree["calibrate"] <= agree["calibrate-signed"] + 0.02, agree
+        fitted = methods.get(key)().fit(network, 2, seen)
+        error[key] = float((fitted.scores(unseen)[-1] - ann).square().mean())
+    assert error["calibrate"] < 0.6 * error["opi"] and error["calibrate-signed"] < 0.6 * error["opi"], error
 
 
 @pytest.mark.parametrize("text", ["calibrate", "calibrate:fit_weights=true"])
@@ -195,7 +196,7 @@ def test_opi_is_kept_where_calibration_agrees_less(network, pictures, monkeypatc
     fitted = fit(network, pictures, "calibrate-signed")
     assert not fitted.kept and fitted.held.calibrated < fitted.held.opi
     opi = methods.get("opi")().fit(network, T, in_order(pictures)[fitted.held.images :])
-    assert digests(fitted) == digests(opi) and fitted.bits == 1
+    assert digests(fitted) == digests(opi)
 
 
 def test_it_can_be_cancelled_at_every_stage(network):
