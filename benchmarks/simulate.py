@@ -2,6 +2,7 @@
 
 The unit is the "dense limit": T forwards of the float32 ANN, channels-last, batch norm folded, at its best batch. All
 figures of a network come from one process, the same weights and images; ratios are medians of repeated runs.
+With `--device cuda` all of it runs on the GPU, on 10,000 images (the shipped ones, repeated), SpikingJelly as well.
 """
 
 from __future__ import annotations
@@ -48,7 +49,19 @@ from explorer.zoo.images import normalise
 from explorer.zoo.registry import available, load
 
 T = 32
+DEVICE_IMAGES = 10_000
 QUIET = Record(counts=False, v_end=False)
+
+
+def spec_for(device: str, steps: int = T, **options: Any) -> SimulationSpec:
+    """Return a run of so many steps on a device that keeps nothing but the scores."""
+    return SimulationSpec(T=steps, record=QUIET, device=device, **options)  # type: ignore[arg-type]
+
+
+def settled(device: str) -> None:
+    """Wait until a device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def median_seconds(work: Callable[[], Any], repeats: int) -> float:
@@ -97,22 +110,23 @@ def with_rectifiers(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def dense_limit(network: Network, images: torch.Tensor, repeats: int) -> float:
+def dense_limit(network: Network, images: torch.Tensor, repeats: int, device: str) -> float:
     """Return the seconds of T forwards of all images at the best of some batch sizes."""
-    net = network.graph_module.to(memory_format=torch.channels_last)
-    images = images.to(memory_format=torch.channels_last)
+    net = copy.deepcopy(network.graph_module).to(device).to(memory_format=torch.channels_last)
+    images = images.to(device).to(memory_format=torch.channels_last)
 
     def forwards(batch: int) -> None:
         with torch.no_grad():
             for i in range(0, len(images), batch):
                 net(images[i : i + batch])
+        settled(device)
 
-    one = min(median_seconds(lambda b=b: forwards(b), repeats) for b in (8, 16, 32, 48, 96))
-    return one * T
+    batches = (8, 16, 32, 48, 96) if device == "cpu" else (256, 1000)
+    return T * min(median_seconds(lambda b=b: forwards(b), repeats) for b in batches)
 
 
-def spikingjelly_seconds(model: torch.nn.Module, images: torch.Tensor, repeats: int) -> float:
-    """Return the seconds of SpikingJelly's converter in its tutorial's loop, batch 48."""
+def spikingjelly_seconds(model: torch.nn.Module, images: torch.Tensor, repeats: int, device: str) -> float:
+    """Return the seconds of SpikingJelly's converter in its tutorial's loop, batch 48 (on a GPU 500)."""
     import io
     from contextlib import redirect_stdout
 
@@ -121,50 +135,52 @@ def spikingjelly_seconds(model: torch.nn.Module, images: torch.Tensor, repeats: 
     loader = [(images[i : i + 32], torch.zeros(32)) for i in range(0, len(images), 32)]
     with redirect_stdout(io.StringIO()):
         recipe = ann2snn.RateCodingRecipe(dataloader=loader, mode="99.9%")
-        snn = ann2snn.Converter(recipe).convert(with_rectifiers(model)).eval()
+        snn = ann2snn.Converter(recipe).convert(with_rectifiers(model)).eval().to(device)
+    images, batch = images.to(device), 48 if device == "cpu" else 500
 
     def loop() -> None:
         with torch.no_grad():
-            for i in range(0, len(images), 48):
+            for i in range(0, len(images), batch):
                 for module in snn.modules():
                     if hasattr(module, "reset"):
                         module.reset()
                 total: Any = 0
                 for _ in range(T):
-                    total = total + snn(images[i : i + 48])
+                    total = total + snn(images[i : i + batch])
+            settled(device)
 
     return median_seconds(loop, repeats)
 
 
 def tweaks(
-    network: Network, snn: SpikingNetwork, images: torch.Tensor, full: float, repeats: int
+    network: Network, snn: SpikingNetwork, images: torch.Tensor, full: float, repeats: int, device: str
 ) -> tuple[float, float]:
     """Return the mean over sites of the cost of changing one site's potential, and that of the last site, over full."""
     costs = []
     for k, site in enumerate(network.sites):
         store = SpikeStore(2**31)
-        simulate(snn, images, SimulationSpec(T=T, record=QUIET), store=store)
+        simulate(snn, images, spec_for(device), store=store)
         times = []
         for i in range(max(1, repeats // 2)):
             spec = snn.spec.with_site(site.name, v_init=0.3 + 0.01 * i + 0.001 * k)
             begin = time.perf_counter()
-            simulate(convert(network, snn.calibration, spec), images, SimulationSpec(T=T, record=QUIET), store=store)
+            simulate(convert(network, snn.calibration, spec), images, spec_for(device), store=store)
             times.append(time.perf_counter() - begin)
         costs.append(statistics.median(times))
     return statistics.mean(costs) / full, costs[-1] / full
 
 
-def extension(snn: SpikingNetwork, images: torch.Tensor, repeats: int) -> float:
+def extension(snn: SpikingNetwork, images: torch.Tensor, repeats: int, device: str) -> float:
     """Return the cost of going on from T = 32 to 64 over that of a full run at 64."""
     full, more = [], []
     for _ in range(repeats):
         begin = time.perf_counter()
-        simulate(snn, images, SimulationSpec(T=2 * T, record=QUIET), store=SpikeStore(2**31))
+        simulate(snn, images, spec_for(device, 2 * T), store=SpikeStore(2**31))
         full.append(time.perf_counter() - begin)
         store = SpikeStore(2**31)
-        simulate(snn, images, SimulationSpec(T=T, record=QUIET), store=store)
+        simulate(snn, images, spec_for(device), store=store)
         begin = time.perf_counter()
-        simulate(snn, images, SimulationSpec(T=2 * T, record=QUIET), store=store)
+        simulate(snn, images, spec_for(device, 2 * T), store=store)
         more.append(time.perf_counter() - begin)
     return statistics.median(more) / statistics.median(full)
 
@@ -221,20 +237,22 @@ def measure_peak(name: str, n_images: int, steps: int) -> float:
     return seen[0] - base
 
 
-def measure(name: str, n_images: int, repeats: int, quick: bool) -> dict[str, Any]:
+def measure(name: str, n_images: int, repeats: int, quick: bool, device: str) -> dict[str, Any]:
     """Measure one network; see the table in benchmarks/README.md."""
     model, card, label = load_network(name)
     images = normalise(load_images(Embedded(), card, n=500).images, card)
     network = trace(model, images[:1])
     snn = spiking(model, network, card)
-    few = images[:n_images]
-    limit = dense_limit(network, few, repeats)
-    full = median_seconds(lambda: simulate(snn, few, SimulationSpec(T=T, record=QUIET)), repeats)
-    result = simulate(snn, few, SimulationSpec(T=T, record=QUIET))
-    loose = SimulationSpec(T=T, record=QUIET, integer=False)
-    floating = median_seconds(lambda: simulate(snn, few, loose), max(1, repeats // 2))
-    jelly = spikingjelly_seconds(model, few, max(1, repeats // 2))
-    mean, last = tweaks(network, snn, few, full, 1 if quick else repeats)
+    few = images.repeat(-(-n_images // len(images)), 1, 1, 1)[:n_images]
+    limit = dense_limit(network, few, repeats, device)
+    full = median_seconds(lambda: simulate(snn, few, spec_for(device)), repeats)
+    result = simulate(snn, few, spec_for(device))
+    some = few[:500]  # what runs as traced, and what changes one layer, is timed on fewer where there are many
+    floating = median_seconds(lambda: simulate(snn, some, spec_for(device, integer=False)), max(1, repeats // 2))
+    floating *= len(few) / len(some)
+    jelly = spikingjelly_seconds(model, few, max(1, repeats // 2), device)
+    again = full if len(some) == len(few) else median_seconds(lambda: simulate(snn, some, spec_for(device)), repeats)
+    mean, last = tweaks(network, snn, some, again, 1 if quick else repeats, device)
     kept, fresh = trace_ms(network, snn, images, repeats)
     neurons = sum(s.neurons for s in network.sites)
     return {
@@ -250,7 +268,7 @@ def measure(name: str, n_images: int, repeats: int, quick: bool) -> dict[str, An
         "speedup_over_spikingjelly": jelly / full,
         "tweak_mean_ratio": mean,
         "tweak_last_ratio": last,
-        "extend_ratio": extension(snn, few, max(1, repeats // 2)),
+        "extend_ratio": extension(snn, some, max(1, repeats // 2), device),
         "trace_ms": kept,
         "trace_fresh_ms": fresh,
         "peak_mb": peak_mb(name, 50 if quick else 500, 256),
@@ -266,20 +284,24 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer images and repeats, under a minute")
     parser.add_argument("--networks", default="resnet20,vgg16")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.peak:
         print(measure_peak(args.networks, *map(int, args.peak.split(","))))
         return
-    repeats, images = (1, 24) if args.quick else (5, 96)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch finds no CUDA GPU here. Leave --device out to measure the CPU.")
+    repeats, images = (1, 24) if args.quick else (5, 96 if args.device == "cpu" else DEVICE_IMAGES)
     report: dict[str, Any] = {
         "machine": f"{platform.processor() or platform.machine()}, {args.threads} threads, "
-        f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}",
+        f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+        + (f", {torch.cuda.get_device_name()}" if args.device == "cuda" else ""),
     }
     for name in args.networks.split(","):
         begin = time.perf_counter()
-        report[name] = measure(name, images, repeats, args.quick)
+        report[name] = measure(name, images, repeats, args.quick, args.device)
         print(f"{name}: {time.perf_counter() - begin:.0f} s", file=sys.stderr)
     if args.json:
         print(json.dumps(report, indent=2))

@@ -20,6 +20,7 @@ from explorer import limits  # noqa: E402
 limits.announce(st.get_option("server.address"))  # before anything is imported that asks for them
 from explorer.ui import dialogs, frame, sidebar, state, warm  # noqa: E402
 from explorer.ui.components import address  # noqa: E402
+from explorer.ui.session import PAGES as PAGES_ENTRY  # noqa: E402
 
 st.set_page_config(page_title="ANN to SNN explorer", page_icon=str(ROOT / "assets" / "icon.svg"), layout="wide")
 
@@ -60,12 +61,13 @@ pages = {
     for name, (title, icon, help) in PAGES.items()
     if (ROOT / "pages" / f"{name}.py").exists()
 }
-st.session_state["pages"] = pages
+PAGES_ENTRY.put(pages)
 page = st.navigation(list(pages.values()))
+name = next(name for name, one in pages.items() if one.url_path == page.url_path)
 frame.top(page.title)
 state.remember()
 with st.sidebar:
-    sidebar.draw()
+    sidebar.draw(name)
 dialogs.draw()
 page.run()
 with st.sidebar:

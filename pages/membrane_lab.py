@@ -1,13 +1,151 @@
 """Membrane lab: what does one neuron do, step by step, and what does its start change?"""
 
-from explorer.ui import frame, lab_parts, tour
+from dataclasses import replace
+
+import numpy as np
+import streamlit as st
+
+from explorer.plots import membrane, rates, theme
+from explorer.study import compare, keys
+from explorer.ui import cache, frame, state, tour, widgets
+from explorer.ui.components import chart, player
+from explorer.ui.panels.neuron import picture, place
+
+THUMBNAILS, LOOKED_THROUGH = 8, 48
+
+
+def images(view):
+    """Draw thumbnails to choose from, all images or only those the SNN misses."""
+    columns = st.columns([1, 3])
+    widgets.number("image", at=columns[0])
+    only_wrong = widgets.toggle("only_wrong", at=columns[1])
+    last = max(view.settings.image + THUMBNAILS, LOOKED_THROUGH)
+    every = cache.images(view.settings.network, view.settings.source, last).images
+    start = max(0, min(view.settings.image, len(every) - THUMBNAILS))
+    choice = range(start, start + THUMBNAILS)
+    with st.container():
+        if only_wrong:
+            choice = missed(view)
+    for column, i in zip(st.columns(THUMBNAILS), [i for i in choice if i < len(every)], strict=False):
+        with column:
+            picture(np.asarray(every[i]), 72)
+            st.button(
+                str(i),
+                key=f"pick_{i}",
+                on_click=lambda i=i: state.change(image=i),
+                width="stretch",
+                type="primary" if i == view.settings.image else "secondary",
+            )
+
+
+def missed(view):
+    """Return the images, from the chosen one on, that the SNN misses, and say how many were looked at."""
+    job = cache.runner().want(frame.owner(), [replace(view.settings.look(), images=LOOKED_THROUGH)])[0]
+    cache.runner().wait([job], 4.0)
+    known = job.result
+    what = "are wrong" if known.labelled else "are answered otherwise than by the ANN"
+    row = st.container(horizontal=True, vertical_alignment="center")
+    row.caption(
+        f"{len(known.wrong)} of the first {frame.count(known.images, 'image')} {what} at T = {view.settings.T}."
+        + ("" if job.done else " Not all have been looked at yet.")
+    )
+    if not job.done:
+        row.button("Look further", key="look_further", icon=":material/search:")
+    return ([i for i in known.wrong if i >= view.settings.image] or known.wrong)[:THUMBNAILS]
+
+
+def rate_map(view):
+    """Draw all feature maps of the layer as firing rates; a click on a cell chooses that neuron."""
+    settings, look = view.settings, view.look
+    widgets.select("layer", look.shapes)
+    shape = (*look.shapes[settings.layer], 1, 1)[:3]
+    rate = (look.counts[settings.layer] / settings.T).reshape(shape)
+    figure = rates.tiles_figure(rate, (settings.channel, settings.row, settings.column))
+
+    def clicked(point):
+        found = rates.tile_at(shape, int(point["y"]), int(point["x"]))
+        if found is not None:
+            state.change(channel=found[0], row=found[1], column=found[2])
+
+    chart(
+        figure,
+        "rate_map",
+        f"Firing rates of {settings.layer}: every channel's feature map. Click a cell.",
+        on_click=clicked,
+    )
+    place(shape, st.columns(3))
+    st.caption(
+        f"Each tile is one channel of {settings.layer}: the first of its row plus so many further on. Click a cell, or "
+        "type the neuron's place, to see its membrane below."
+    )
+
+
+def starts(settings):
+    """Return the settings that are drawn side by side: both references, and the visitor's if it is another."""
+    named = compare.references(settings)
+    others = all(one.settings != settings for one in named)
+    return [*named, *([compare.Named("yours", settings, "yours")] if others else [])]
+
+
+def three_starts(view):
+    """Draw membrane, player, decoded value and input current under zero start, half start and yours."""
+    s = view.settings
+    traces = [frame.trace(view, one.name, one.settings) for one in starts(s)]
+    st.subheader(f"Neuron {s.layer}, channel {s.channel}, row {s.row}, column {s.column}")
+    chart(membrane.membrane_figure(traces), "lab_membrane", "Membrane potential under up to three settings.", time=True)
+    mine = next(t for t, one in zip(traces, starts(s), strict=True) if one.settings == s)
+    player(mine, view.look.snn, view.look.classes, "player")
+    left, right = st.columns(2)
+    with left:
+        alt = f"Decoded value approaching a = {traces[0].a:.3g}."
+        chart(membrane.convergence_figure(traces), "lab_decoded", alt, time=True)
+    with right:
+        chart(membrane.current_figure(traces), "lab_current", "Input current per step.", time=True)
+    st.caption(
+        f"Image {s.image}, T = {s.T}, {keys.plain(s.describe())}, {view.look.device}. The current differs between "
+        "settings because the layers before start differently, too. The line in the charts of time stands where the "
+        "player does; click in one of them to go to a step."
+    )
+
+
+def raster(view):
+    """Draw the spikes of a sample of the layer's neurons."""
+    spikes = cache.rasters(frame.one_image(view.settings))[view.settings.layer]
+    st.subheader("Spike raster of the layer")
+    chart(
+        membrane.raster_figure(spikes[:, :: max(1, spikes.shape[1] // 100)]),
+        "raster",
+        f"Spikes of {view.settings.layer} over {view.settings.T} steps.",
+        time=True,
+    )
+
+
+def first_times(spikes):
+    """Return per site the median step of the first spike among its neurons that fire; NaN for a silent site."""
+    times = {}
+    for name, z in spikes.items():
+        fired = z.any(0)
+        times[name] = float(np.median(z[:, fired].argmax(0) + 1)) if fired.any() else float("nan")
+    return times
+
+
+def first_spikes(view):
+    """Draw when each layer first fires: zero start delays every layer, and the delays add up."""
+    st.subheader("Time of the first spike, layer by layer")
+    times = [
+        (one.name, theme.style(one.role), first_times(cache.rasters(frame.one_image(one.settings))))
+        for one in starts(view.settings)
+    ]
+    figure = membrane.first_spikes_figure(times)
+    chart(figure, "first_spikes", "Median time of the first spike per layer, with and without initial potential.")
+    st.caption("Median over up to 200 neurons a layer, of those that fire within T steps on this image.")
+
 
 frame.question("What does one neuron do, step by step, and what does its start change?")
 view = frame.view()
-lab_parts.images(view)
-lab_parts.rate_map(view)
-lab_parts.three_starts(view)
-lab_parts.play(view)
-lab_parts.raster(view)
-lab_parts.first_spikes(view)
+images(view)
+rate_map(view)
+three_starts(view)
+raster(view)
+first_spikes(view)
 tour.lesson("membrane_lab")

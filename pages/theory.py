@@ -3,6 +3,7 @@
 import numpy as np
 import streamlit as st
 
+from explorer.engine.theory import staircase_counts
 from explorer.plots import theory
 from explorer.plots.membrane import Trace, membrane_figure
 from explorer.study.scene import INPUTS
@@ -38,14 +39,14 @@ sample = theory.inputs(kind, theta, layer)
 mean, square = theory.moments(sample, theta, T, v_init)
 best, unbiased = theory.best_start(sample, theta, T), theory.unbiased_start(sample, theta, T)
 
-n = int(theory.spikes(np.array(x0), theta, T, v_init))
+n = int(staircase_counts(np.array(x0), theta, T, v_init))
 st.latex(
     rf"n = \mathrm{{clip}}\!\left(\left\lfloor \frac{{T x}}{{\theta}} + v_\mathrm{{init}} \right\rfloor, 0, T\right)"
     rf" = \mathrm{{clip}}\!\left(\left\lfloor \frac{{{T} \cdot {x0:.3g}}}{{{theta:.3g}}} + {v_init:.2f} \right\rfloor, 0, {T}\right)"  # noqa: E501
     rf" = {n}, \qquad \hat a = \frac{{\theta n}}{{T}} = {theta * n / T:.3g}"
 )
 metrics = st.columns(4)
-metrics[0].metric("Mean error (units)", f"{round(mean, 5) + 0.0:+.5f}")
+metrics[0].metric("Mean error (units)", frame.signed(round(mean, 5) + 0.0, 5))
 metrics[1].metric(
     "Mean squared error (units²)",
     f"{square:.3g}",
@@ -65,7 +66,12 @@ with left:
         f"Staircase of {T} steps against the clip.",
         note=note,
     )
-    chart(theory.error_figure(theta, T, v_init), "theory_error", f"Error against input; mean {mean:+.4f}.", note=note)
+    chart(
+        theory.error_figure(theta, T, v_init),
+        "theory_error",
+        f"Error against input; mean {frame.signed(mean, 4)}.",
+        note=note,
+    )
 with right:
     before, after, fired = theory.step(x0, theta, T, v_init)
     trace = Trace("v(t)", np.full(T, x0), before, after, fired, theta, v_init * theta, float(np.clip(x0, 0, theta)))

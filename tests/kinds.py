@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
+from torch.utils.checkpoint import checkpoint
 from torchvision import ops
 
 from tests.networks import CLASSES, stir
@@ -89,6 +90,18 @@ class Tokens(nn.Module):
         x = F.relu(self.embed(x).flatten(2).transpose(1, 2))
         x = x + F.relu(self.rows(x.mT)).mT
         return self.out(F.relu(self.features(x)).mean(1))
+
+
+class ClipFunction(torch.autograd.Function):
+    """A clip with a gradient of its own, as trained clips have."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Tensor) -> Tensor:
+        return torch.clamp(x, torch.zeros(()), up)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients, None
 
 
 class LastAxis(nn.Module):
@@ -214,6 +227,10 @@ def _spatial(x: Tensor) -> Tensor:
     return x.reshape(x.shape[0], 4, 4, *x.shape[2:])
 
 
+def _doubled(x: Tensor) -> Tensor:
+    return x * 2
+
+
 UP = torch.linspace(0.3, 1.5, 16).reshape(1, 16, 1, 1)
 CONVERTS: dict[str, Callable[[], nn.Module]] = {
     # Python around the calls
@@ -287,10 +304,15 @@ CONVERTS: dict[str, Callable[[], nn.Module]] = {
     "two rectifiers": _net(act=StoredClip(lambda x, up: up - F.relu(up - F.relu(x)))),
     "difference of rectifiers": _net(act=StoredClip(lambda x, up: F.relu(x) - F.relu(x - up))),
     "a bound a channel": _net(act=StoredClip(lambda x, up: torch.clamp(x, torch.zeros(()), up), UP)),
+    "clip with a gradient of its own": _net(act=StoredClip(lambda x, up: ClipFunction.apply(x, up))),
+    "recomputed for the gradient": _net(lambda x: checkpoint(nn.ReLU(), x - 0.1, use_reentrant=True)),
     "rectifier and maximum": _net(act=lambda x: F.relu(x).clamp(max=1.2)),
     # pools and shapes
     "max pool over the whole map": _net(head=lambda x: F.max_pool2d(x, kernel_size=x.size()[2:]).flatten(1)),
     "maximum over the whole map": _net(head=lambda x: x.amax((2, 3))),
+    "max pool with a border of minus infinity": _net(
+        lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2)
+    ),
     "adaptive max pool to one": _net(head=lambda x: F.adaptive_max_pool2d(x, 1).flatten(1)),
     "everything squeezed": _net(head=lambda x: F.adaptive_avg_pool2d(x, 1).squeeze()),
     "linear over the last axis": _net(nn.Linear(16, 16)),
@@ -422,6 +444,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "GELU": (_net(nn.GELU()), "mid: GELU has no integrate-and-fire counterpart"),
     "leaky rectifier": (_net(act=nn.Sequential(nn.ReLU(), nn.LeakyReLU(0.1))), "leaky_relu has no integrate"),
     "bounded below": (_net(nn.Hardtanh()), "mid: hardtanh has no integrate-and-fire counterpart"),
+    "pool with indices": (
+        _net(lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)),
+        "a max pool that gives indices as well has no rule|max_pool2d_with_indices has no|max_unpool2d has no",
+    ),
+    "scripted function": (_net(torch.jit.script(_doubled)), "a scripted function .* stands between"),
     "sorted": (_net(lambda x: x.sort(1).values), "sort has no integrate-and-fire counterpart"),
     # images not apart
     "sum over everything": (_net(lambda x: x + x.sum() * 1e-4), "mixes the images of a batch"),

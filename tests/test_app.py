@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from explorer.study import link
-from explorer.study.scene import Display, Scene
+from explorer.study.scene import Display, Pin, Scene
 from explorer.study.script import script
 from explorer.study.settings import Settings
 from explorer.study.tables import curve_csv
@@ -183,26 +183,26 @@ def test_a_damaged_link_is_explained_and_the_defaults_used():
 
 
 def test_table_edits_are_checked(monkeypatch):
-    from explorer.ui import explorer_parts, state
+    from explorer.ui import state
+    from explorer.ui.panels import layer_table
 
     session, said = {"k": {"edited_rows": {0: {"scale": -1.0}, 1: {"v_init": 0.25}}}}, []
     changed = {}
-    monkeypatch.setattr(explorer_parts.st, "session_state", session)
+    monkeypatch.setattr(layer_table.st, "session_state", session)
     monkeypatch.setattr(state, "current", lambda: Settings())
     monkeypatch.setattr(state, "say", said.append)
     monkeypatch.setattr(state, "change", lambda **values: changed.update(values))
-    explorer_parts._edited("k", ("a", "b"))
+    layer_table._edited("k", ("a", "b"))
     assert "0.05 to 4, got -1" in said[0] and changed["sites"] == (("b", None, 0.25),)
 
 
-@pytest.mark.parametrize("where", ["installed", "checkout"])
-@pytest.mark.parametrize("page", [None, "accuracy_and_ablation"])
-def test_exported_script_reproduces_what_is_on_screen(tmp_path, where, page):
+@pytest.mark.parametrize(("page", "where"), [(None, "checkout"), ("accuracy_and_ablation", "installed")])
+def test_exported_script_reproduces_what_is_on_screen(tmp_path, page, where):
     """Saved in a folder of its own: run there with the package installed, or from the checkout's root."""
     settings = replace(SMALL, T=4, images=32, v_init=0.3, sites=(("act1", 0.9, 0.5),))
-    pinned = replace(SMALL.look(), T=6, rule="max")
+    pinned = Pin(replace(SMALL.look(), T=6, rule="max"), "other rule")
     at = open_app(Scene(settings, Display(ablation="start"), (pinned,)), page)
-    lines = settle(at).session_state["shown"].known()
+    lines = settle(at).session_state["shown"].everything()
     file = tmp_path / "run.py"
     file.write_text(script(lines), encoding="utf-8")
     installed = {"PYTHONPATH": str(ROOT)} if where == "installed" else {}
@@ -293,11 +293,11 @@ def test_undo_takes_back_display_choices_and_pins_too():
 
 
 def test_pins_and_display_choices_come_with_the_link():
-    pinned = replace(SMALL.look(), v_init=0.1)
+    pinned = Pin(replace(SMALL.look(), v_init=0.1))
     at = settle(open_app(Scene(SMALL, Display(log_axis=False), (pinned,)), "accuracy_and_ablation"))
     figure = chart(at, "accuracy")
     assert figure["layout"]["xaxis"].get("type") != "log"
-    assert any(trace.get("name", "").startswith("pin: ") for trace in figure["data"])
+    assert any(trace.get("name", "").startswith("pin ") for trace in figure["data"])
 
 
 def test_a_drag_is_undone_in_one_go(monkeypatch):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from explorer.study.scene import Display, Scene
+from explorer.study.scene import Display, Pin, Scene
 from explorer.ui import cache
 from tests.app_help import SMALL, open_app, settle
 
@@ -47,7 +47,7 @@ def others_run_more():
     ],
 )
 def test_what_others_computed_changes_no_number(page, display):
-    scene = Scene(YOURS, display, (replace(YOURS.look(), rule="max"),))
+    scene = Scene(YOURS, display, (Pin(replace(YOURS.look(), rule="max")),))
     cache.runner.clear()
     alone = screen(settle(open_app(scene, page)))
     others_run_more()

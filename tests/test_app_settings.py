@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from explorer.study import keys, link
-from explorer.study.scene import FIELDS, Display, Scene
+from explorer.study.scene import FIELDS, Display, Pin, Scene
 from explorer.study.settings import PRESETS, Settings, changes, clamp, with_start
 
 
@@ -23,20 +23,24 @@ def test_link_round_trip_with_layers():
 
 def test_a_link_carries_display_choices_and_pins():
     scene = Scene(
-        Settings(T=9), Display(theory_v_init=0.3, log_axis=False, ablation="start"), (Settings(v_init=0.1), Settings())
+        Settings(T=9),
+        Display(theory_v_init=0.3, log_axis=False, ablation="start"),
+        (Pin(Settings(v_init=0.1), "low", 2), Pin(Settings())),
     )
     assert link.decode(link.encode(scene)) == scene
 
 
 def test_pins_that_make_a_link_too_long_are_left_out():
     def pin(i):
-        return Settings(
-            sites=tuple((f"layer{n:03}", (i * 7919 + n * 104729) % 997 / 499 + 0.1, None) for n in range(300))
-        )
+        sites = tuple((f"layer{n:03}", (i * 7919 + n * 104729) % 997 / 499 + 0.1, None) for n in range(300))
+        return Pin(Settings(sites=sites), slot=i)
 
     scene = Scene(pins=tuple(pin(i) for i in range(4)))
     kept = link.decode(link.encode(scene)).pins
     assert 0 < len(kept) < 4 and kept == scene.pins[-len(kept) :]
+
+
+SLOTS = Scene(pins=(Pin(Settings(), ("ab" * 40)[:40], 3), Pin(Settings())))
 
 
 @pytest.mark.parametrize(
@@ -46,9 +50,10 @@ def test_pins_that_make_a_link_too_long_are_left_out():
         ({"show": {"log_axis": "no", "squared": 1}}, Scene()),
         ({"show": [1, 2]}, Scene()),
         ({"pins": {"T": 3}}, Scene()),
-        ({"pins": [3, {"T": 1e9, "image": 7}]}, Scene(pins=(Settings(T=256),))),
-        ({"pins": [{}] * 9}, Scene(pins=(Settings(),) * 4)),
-        ({"pins": [{"per": []}], "show": {"ablation": [1]}}, Scene(pins=(Settings(),))),
+        ({"pins": [3, {"T": 1e9, "image": 7}]}, Scene(pins=(Pin(Settings(T=256)),))),
+        ({"pins": [{}] * 9}, Scene(pins=tuple(Pin(Settings(), slot=i) for i in range(4)))),
+        ({"pins": [{"name": "a\u0000b" * 40, "slot": 3}, {"name": 5, "slot": 3}]}, SLOTS),
+        ({"pins": [{"per": []}], "show": {"ablation": [1]}}, Scene(pins=(Pin(Settings()),))),
     ],
 )
 def test_strange_scenes_are_put_into_range(raw, expected):

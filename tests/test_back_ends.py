@@ -94,7 +94,7 @@ def network(request):
 
 def spiking(network, law: str = "integrate_and_fire", **spec) -> SpikingNetwork:
     calibration = calibrate(network, IMAGES, CalibrationSpec(MaxActivation("channel")))
-    return convert(network, calibration, ConversionSpec(law=law, threshold_scale=0.8, **spec))
+    return convert(network, calibration, ConversionSpec(law=law, threshold_scale=0.83, **spec))
 
 
 def with_neurons(snn: SpikingNetwork, site: str, **fields_) -> SpikingNetwork:
@@ -254,7 +254,7 @@ def test_taking_back_at_zero_makes_the_count_free_of_order(x, random):
 
 def test_a_law_knows_its_reach_and_its_name():
     assert LAWS["integrate_and_fire"].reach == (0, 1) and LAWS["signed"].reach == (-1, 1)
-    burst = Law("burst", lambda v, m, x, theta: None, planes=(1, 2, 4), exclusive=False)
+    burst = Law("burst", "Bursts", lambda v, m, x, theta: None, planes=(1, 2, 4), exclusive=False)
     assert burst.reach == (0, 7)
     assert len({law.digest for law in LAWS.values()}) == len(LAWS)
     with pytest.raises(SpecError, match=r"no spiking law\. Choose one of integrate_and_fire"):

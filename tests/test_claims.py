@@ -6,8 +6,8 @@ import pytest
 
 from explorer.plots import theory
 from explorer.plots.accuracy import PUBLISHED
+from explorer.study.energy import ADD_PJ, MAC_PJ
 from explorer.ui import tour
-from explorer.ui.energy_parts import ADD_PJ, MAC_PJ
 
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(tour.LESSONS.glob("*.md"))}
 # Names, not measurements: arXiv's number, years, the interval's level, the size of the test set, the technology, the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from explorer.engine import (
     TrainedClip,
     UniformStart,
 )
+from explorer.engine.methods import texts
 from tests.pictures import class_folders, picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +40,7 @@ def make():
     )
 
 def gated():
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1152, 2))
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.SiLU(), nn.Flatten(), nn.Linear(1152, 2))
 """
 
 
@@ -133,7 +135,7 @@ def test_report_names_what_does_not_convert(capsys, own):
     network = own[: own.index("--data")]
     network[1] = network[1].replace(":make", ":gated")
     assert main(["report", *network]) == 1
-    assert "does not convert: 1: SiLU" in capsys.readouterr().out
+    assert "does not convert: 3: SiLU" in capsys.readouterr().out
     assert main(["run", *network, *own[own.index("--data") :]]) == 2
     assert "SiLU" in capsys.readouterr().err
 
@@ -240,19 +242,19 @@ def test_help_is_there(options, capsys):
     ],
 )
 def test_threshold_rules_are_read(text, rule):
-    assert values.threshold_rule(text, steps=17) == rule
+    assert texts.threshold_rule(text, steps=17) == rule
 
 
 @pytest.mark.parametrize("text", ["", "max:99", "clip:channel", "mse:x", "percentile:1:2", "percentile:"])
 def test_other_texts_are_no_rules(text):
     with pytest.raises(SpecError):
-        values.threshold_rule(text, steps=17)
+        texts.threshold_rule(text, steps=17)
 
 
 def test_initial_potentials_are_read():
-    assert values.initial_potential("0.25", 5) == ConstantStart(0.25)
-    assert values.initial_potential("uniform:0:1", 5) == UniformStart(0.0, 1.0, 5)
-    assert values.initial_potential("gaussian:0.5:0.1", 5) == GaussianStart(0.5, 0.1, 5)
+    assert texts.initial_potential("0.25", 5) == ConstantStart(0.25)
+    assert texts.initial_potential("uniform:0:1", 5) == UniformStart(0.0, 1.0, 5)
+    assert texts.initial_potential("gaussian:0.5:0.1", 5) == GaussianStart(0.5, 0.1, 5)
 
 
 def test_site_names_may_contain_what_they_like():
@@ -344,3 +346,59 @@ def test_a_fault_that_nobody_foresaw_is_one_line(capsys, monkeypatch):
     monkeypatch.setenv("EXPLORER_TRACEBACK", "1")
     with pytest.raises(LookupError):
         main(["networks"])
+
+
+def test_errors_name_the_layers_and_causes_that_cost_most(capsys, own):
+    options = ("report", "--errors", *own, "--images", "10", "--steps", "6", "--threshold", "max")
+    told = run_json(capsys, *options)
+    assert {row["site"] for row in told["sites"]} == {"1", "4"} and told["images"] == 10
+    for row in told["sites"]:
+        parts = [row[cause] for cause in ("clipping", "quantisation", "unevenness", "inherited")]
+        assert row["squared"] > 0 and abs(sum(parts) - row["squared"]) < 1e-9
+    first = next(row for row in told["sites"] if row["site"] == "1")
+    assert first["inherited"] == pytest.approx(0, abs=1e-9), "the image is the first layer's input, without an error"
+    assert [row["own"] for row in told["sites"]] == sorted((row["own"] for row in told["sites"]), reverse=True)
+    longer = run_json(capsys, *options[:-4], "--steps", "64", "--threshold", "max")
+    assert longer["sites"][0]["squared"] < told["sites"][0]["squared"] / 4
+    assert main([*options]) == 0
+    out = capsys.readouterr().out
+    assert f"costs most: {told['sites'][0]['site']}, by " in out and "unevenness %" in out
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.GELU(), nn.Flatten(), nn.Linear(1568, 10))", "2: GELU"),
+        ("torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(768, 2)))", "a scripted network"),
+        ("type('N', (nn.Linear,), {'forward': lambda s, x: s.weight * (x.sum() > 0)})(2, 1)", "data|class scores"),
+        ("type('N', (nn.Module,), {'forward': lambda s, x: 1 / 0})()", "division by zero"),
+    ],
+)
+def test_a_network_that_cannot_be_read_ends_in_words_and_code_2(capsys, tmp_path, body, words):
+    (tmp_path / "own.py").write_text(f"import torch\nfrom torch import nn\ndef make():\n    return {body}\n")
+    options = ["--network", f"{tmp_path}/own.py:make", "--input-size", "16", "--images", "4", "--steps", "4"]
+    assert main(["run", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.search(words, error)
+
+
+@pytest.mark.parametrize("kind", ["double", "half", "bfloat16"])
+def test_networks_in_other_types_are_taken_as_float32_and_the_report_says_so(capsys, own, kind):
+    path = Path(own[1].rsplit(":", 1)[0])
+    path.write_text(f"{OWN}\ndef other():\n    return make().{kind}()\n")
+    own[1] = f"{path}:other"
+    network = own[: own.index("--data")]
+    assert main(["report", *network]) == 0
+    name = {"double": "float64", "half": "float16"}.get(kind, kind)
+    assert f"{name} weights are taken as float32" in capsys.readouterr().out
+    result = run_json(capsys, "run", *own, "--images", "10", "--steps", "6", "--threshold", "max")
+    assert len(result["top1"]) == 6
+
+
+def test_a_network_that_squeezes_everything_is_not_refused_for_its_single_image(capsys, own):
+    path = Path(own[1].rsplit(":", 1)[0])
+    layer = "type('S', (nn.Module,), {'forward': lambda self, x: x.squeeze()})()"
+    squeezed = f"nn.Sequential(*make()[:5], nn.AdaptiveAvgPool2d(1), {layer}, nn.Linear(8, 2))"
+    path.write_text(f"{OWN}\ndef squeezed():\n    return {squeezed}\n")
+    assert main(["report", "--network", f"{path}:squeezed", "--input-size", "16"]) == 0

@@ -23,9 +23,10 @@ from explorer.engine import (
     simulate,
     trace,
 )
-from explorer.engine.analysis import error_parts, neuron_trace, staircase, top1_curve, wilson
+from explorer.engine.analysis import error_parts, neuron_trace, top1_curve
 from explorer.engine.kernels.reference import law_scan
 from explorer.engine.neurons import INTEGRATE_AND_FIRE
+from explorer.engine.theory import staircase, wilson
 from explorer.zoo.resnet import resnet20
 from explorer.zoo.vgg import CifarVGG
 

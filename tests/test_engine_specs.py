@@ -30,8 +30,8 @@ from explorer.engine import (
     simulate,
     trace,
 )
-from explorer.engine.analysis import staircase
 from explorer.engine.calibration import histogram
+from explorer.engine.theory import staircase
 from explorer.zoo.resnet import CifarResNet
 
 ROOT = Path(__file__).parent.parent

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from explorer.engine import TraceError, UnsupportedLayerError, calibrate, convert, guard, mark, trace
+from explorer.engine import TraceError, UnsupportedLayerError, calibrate, convert, trace
 from explorer.engine.compile import segment, views
-from explorer.engine.guard import check_steps
+from explorer.engine.graph import guard, mark
+from explorer.engine.graph.guard import check_steps
 from explorer.zoo.architectures import build
 from tests import kinds, networks
 

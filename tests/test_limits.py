@@ -112,11 +112,10 @@ def test_messages_stay_until_they_are_dismissed():
 
 
 def test_messages_do_not_pile_up(monkeypatch):
-    session = {"message": None}
-    monkeypatch.setattr(state.st, "session_state", session)
+    monkeypatch.setattr(state.st, "session_state", {})
     for text in ("a", "b", "a", "c", "d", "d"):
         state.say(text)
-    assert session["message"].split(state.PARAGRAPH) == ["a", "c", "d"]
+    assert state.MESSAGE.get().split(state.PARAGRAPH) == ["a", "c", "d"]
 
 
 PUBLIC_APP = """

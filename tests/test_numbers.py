@@ -8,11 +8,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from explorer.engine.theory import wilson
 from explorer.plots import accuracy, theme
-from explorer.study.results import Result, SiteSums, alike, wilson
+from explorer.study.results import Result, SiteSums, alike
 from explorer.study.runner import Runner
 from explorer.study.settings import Settings
-from explorer.ui import explorer_parts
+from explorer.ui.panels import comparison
 
 AVAILABLE = 70
 SITES = ("a", "b")
@@ -68,7 +69,7 @@ class Still(Runner):
 
 def figures(results):
     """Return what pages draw of these runs, as text: curves with bands, steps needed, a grid, bars, the sample."""
-    shown = [explorer_parts.as_curve(str(i), r) for i, r in enumerate(results) if r.images]
+    shown = [comparison.as_curve(str(i), r, theme.YOURS) for i, r in enumerate(results) if r.images]
     ann = shown and results[0].images and results[0].ann_top1
     curves = theme.sample(accuracy.accuracy_figure(shown, ann or None), max(r.images for r in results))
     rows = np.array([np.pad(100 * r.top1 if r.images else np.zeros(r.T), (0, 8 - r.T)) for r in results])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from explorer.engine.theory import staircase_counts
 from explorer.plots import accuracy, membrane, rates, theme, theory
 
 
@@ -16,7 +17,7 @@ def stepped_trace(name="v", T=12, x=0.3, v_init=0.5, theta=1.0):
 def test_staircase_is_the_stepped_neuron(T, v_init):
     for x in (np.arange(-3, 40) + 0.37) / 31:
         fired = theory.step(float(x), 1.0, T, v_init)[2]
-        assert fired.sum() == theory.spikes(np.array(x), 1.0, T, v_init)
+        assert fired.sum() == staircase_counts(np.array(x), 1.0, T, v_init)
 
 
 def test_zero_start_is_biased_and_half_start_is_not():

@@ -22,7 +22,7 @@ from explorer.engine import (
     trace,
 )
 from explorer.engine.analysis import decode
-from explorer.engine.qcfs import without_levels
+from explorer.engine.graph.qcfs import without_levels
 from explorer.zoo.resnet import CifarResNet
 
 

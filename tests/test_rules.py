@@ -15,7 +15,7 @@ from reference import simulate_reference
 from torch import Tensor, nn
 
 from explorer.engine import CalibrationSpec, MaxActivation, SimulationSpec, calibrate, convert, simulate, trace
-from explorer.engine.operations import AFFINE, AFFINE_KINDS, MAX_POOL, RECTIFIERS, REWRITTEN, SCALING
+from explorer.engine.graph.operations import AFFINE, AFFINE_KINDS, MAX_POOL, RECTIFIERS, REWRITTEN, SCALING
 from tests.networks import images
 from tests.test_networks import relative_gap
 
@@ -75,8 +75,8 @@ OPERATORS: dict[str, Change] = {
     "dstack": lambda x: torch.dstack([x, x]),
     "flatten": lambda x: x.flatten(1).reshape(x.shape),
     "ravel": lambda x: torch.ravel(x).reshape(x.shape),
-    "view": lambda x: x.contiguous().view(x.shape[0], C, -1, 2),
-    "reshape": lambda x: x.reshape(x.size(0), C, 2, -1),
+    "view": lambda x: x.contiguous().view(x.shape[0], C, x.shape[3], -1),
+    "reshape": lambda x: x.reshape(x.size(0), C, -1, x.size(2)),
     "view_as": lambda x: x.flatten(1).view_as(x),
     "reshape_as": lambda x: x.flatten(1).reshape_as(x),
     "_unsafe_view": lambda x: aten._unsafe_view.default(x.flatten(1), list(x.shape)),
@@ -94,10 +94,10 @@ OPERATORS: dict[str, Change] = {
     "expand": lambda x: x + x[:, :1].expand(-1, C, -1, -1),
     "expand_as": lambda x: x - x[:, :1].expand_as(x),
     "broadcast_to": lambda x: x - x[:, 1:2].broadcast_to(x.shape),
-    "getitem": lambda x: x[:, :, 1:, :-1],
-    "slice": lambda x: aten.slice.Tensor(x, 2, 1, 5),
+    "getitem": lambda x: x[:, :, x.shape[2] // 2 - 1 :, : x.shape[3] // 2 + 1],
+    "slice": lambda x: aten.slice.Tensor(x, 2, x.shape[2] // 2 - 1, 9),
     "select": lambda x: x - x.select(1, 2)[:, None],
-    "narrow": lambda x: x.narrow(2, 1, 3),
+    "narrow": lambda x: x.narrow(2, x.shape[2] // 2 - 1, 2),
     "index": lambda x: aten.index.Tensor(x, [None, torch.arange(C).flip(0)]),
     "index_select": lambda x: x.index_select(1, torch.arange(C).roll(3)),
     "gather": lambda x: x.gather(1, torch.arange(C).flip(0).reshape(1, C, 1, 1).expand(x.shape)),
@@ -121,7 +121,7 @@ OPERATORS: dict[str, Change] = {
     "channel_shuffle": lambda x: F.channel_shuffle(x, 2),
     "native_channel_shuffle": lambda x: torch.native_channel_shuffle(x, 2),
     "pixel_shuffle": lambda x: F.pixel_shuffle(x.repeat(1, 4, 1, 1), 2),
-    "pixel_unshuffle": lambda x: F.pixel_unshuffle(x[:, :2, : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2], 2),
+    "pixel_unshuffle": lambda x: F.pixel_unshuffle(x[:, :2].repeat(1, 1, 2, 2), 2),
     "pad": lambda x: F.pad(x, (1, 0, 0, 1)),
     "constant_pad_nd": lambda x: torch.constant_pad_nd(x, (1, 1), 0.1),
     "zero_pad2d": nn.ZeroPad2d((1, 0, 1, 0)),

@@ -1,6 +1,7 @@
 """Where imports may point: one way between packages, and in no circle between modules."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -95,3 +96,15 @@ def test_pages_use_no_private_names_of_other_files():
     for file in [*(ROOT / "pages").glob("*.py"), *(ROOT / "explorer" / "ui").rglob("*.py")]:
         for name in imported(file):
             assert not (name.startswith("explorer") and name.rpartition(".")[2].startswith("_")), f"{file}: {name}"
+
+
+def test_the_map_in_the_readme_names_places_that_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    part = text[text.index("## Map of the code") : text.index("## Limits")]
+    places = re.findall(r"`((?:explorer|pages|tests|benchmarks)/[\w/.]*)`", part)
+    assert len(places) > 15
+    for place in places:
+        assert (ROOT / place).exists(), place
+    packages = {path.name for path in (ROOT / "explorer" / "engine").iterdir() if (path / "__init__.py").exists()}
+    for package in packages:
+        assert f"`explorer/engine/{package}/`" in part, package

@@ -25,14 +25,16 @@ from explorer.engine import (
     convert,
     trace,
 )
-from explorer.engine.analysis import wilson
 from explorer.engine.calibration import Batches
+from explorer.engine.graph import Network
+from explorer.engine.graph.report import HEAD, conversion_report
 from explorer.engine.methods.texts import initial_potential, threshold_rule
-from explorer.engine.report import HEAD, conversion_report
+from explorer.engine.theory import wilson
 from explorer.study.measure import score
 from explorer.study.results import Result
 from explorer.zoo.architectures import architectures
-from explorer.zoo.data import LoosePictures, data_source, load_images
+from explorer.zoo.cards import Card
+from explorer.zoo.data import DataSource, LoosePictures, data_source, load_images
 from explorer.zoo.images import ImageSet, Inputs, normalise
 from explorer.zoo.memory import require_run_memory
 from explorer.zoo.own import NetworkSource, numbers, open_network
@@ -58,8 +60,12 @@ def network_source(args: argparse.Namespace) -> NetworkSource:
     )
 
 
-def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch: Progress | None = None) -> int:
-    """Convert, simulate, and print accuracy against time-steps."""
+def prepare(args: argparse.Namespace) -> None:
+    """Set the threads asked for, and look at what else every run is given.
+
+    Raises:
+        SpecError: threads or seed are out of range.
+    """
     if not 0 <= args.threads <= THREADS_MAX:
         raise SpecError(f"threads: 0 (torch's choice) to {THREADS_MAX}, got {args.threads}.")
     if args.threads:
@@ -68,9 +74,16 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
         raise SpecError(
             f"seed: a whole number from 0, got {args.seed}." if args.seed < 0 else f"seed: at most {SEED_MAX}."
         )
-    simulation = SimulationSpec(args.steps, Record(counts=False, v_end=False), device=args.device)
-    spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site)
-    rule = threshold_rule(args.threshold, args.steps) if args.threshold else None
+
+
+def opened(
+    args: argparse.Namespace, steps: int, on_fetch: Progress | None
+) -> tuple[Network, Card, ImageSet, DataSource]:
+    """Return the network that the options name, traced, its card, labelled images, and where they come from.
+
+    Raises:
+        ExplorerError: one of them cannot be had, images have no labels, or the memory is too small.
+    """
     source = data_source(args.data)
     if isinstance(source, LoosePictures):
         raise DataError(
@@ -85,7 +98,17 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
             "per class, named as the network's classes, by --data."
         )
     network = trace(net, card.example())
-    require_run_memory(network, args.steps, card.name)
+    require_run_memory(network, steps, card.name)
+    return network, card, images, source
+
+
+def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch: Progress | None = None) -> int:
+    """Convert, simulate, and print accuracy against time-steps."""
+    prepare(args)
+    simulation = SimulationSpec(args.steps, Record(counts=False, v_end=False), device=args.device)
+    spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site, args.law)
+    rule = threshold_rule(args.threshold, args.steps) if args.threshold else None
+    network, card, images, source = opened(args, args.steps, on_fetch)
     if rule is None:
         rule = TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)
     inputs: Batches = torch.empty(0)
@@ -104,6 +127,7 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
         "calibration_images": len(inputs),
         "threshold_scale": args.threshold_scale,
         "v_init": {"start": type(spec.v_init).__name__, **asdict(spec.v_init)},
+        "law": spec.law,
         "sites": {name: asdict(setting) for name, setting in spec.sites},
         "seed": args.seed,
         "device": args.device,
@@ -157,7 +181,7 @@ def _print_run(result: dict[str, Any], images: ImageSet, snn: SpikingNetwork) ->
         share = result["top1"][T - 1]
         low, high = wilson(round(share * n), n)
         rows.append((str(T), f"{100 * share:.2f}", f"{100 * low:.2f} to {100 * high:.2f}"))
-    _table(("T", "top-1 %", "95 % interval"), rows)
+    table(("T", "top-1 %", "95 % interval"), rows)
     per_step = result["spikes_per_neuron"] / settings["steps"]
     print(f"\n{result['spikes_per_neuron']:.3f} spikes per neuron and image ({per_step:.4f} per step)")
     print(f"{result['seconds']:.1f} s simulated")
@@ -180,7 +204,7 @@ def report(args: argparse.Namespace, on_fetch: Progress | None = None) -> int:
     shape = "x".join(map(str, network.input_shape))
     print(f"{card.name}: input {shape}, {len(card.classes)} classes, {card.parameters:,} parameters\n")
     told = conversion_report(network)
-    _table(HEAD, told.lines)
+    table(HEAD, told.lines)
     print(f"\n{told.summary()}")
     for problem in told.unsupported:
         print(f"does not convert: {problem}")
@@ -198,13 +222,14 @@ def networks(args: argparse.Namespace) -> int:
         (c.name, c.dataset, f"{c.parameters:,}", "-" if c.top1 is None else f"{100 * c.top1:.2f}", f"{c.top1_images:,}")
         for c in cards
     ]
-    _table(("network", "data", "parameters", "top-1 %", "of images"), rows)
+    table(("network", "data", "parameters", "top-1 %", "of images"), rows)
     ours = [name for name in architectures() if ":" not in name]
     print(f"\narchitectures for --weights: {', '.join(ours)}, and torchvision:NAME")
     return 0
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns under a head."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     for row in (head, ["-" * width for width in widths], *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

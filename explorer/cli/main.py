@@ -10,12 +10,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from explorer.engine.errors import ExplorerError, readable
+from explorer.engine.neurons import INTEGRATE_AND_FIRE, LAWS
 
 EXAMPLES = """examples:
   python -m explorer networks
   python -m explorer run --network resnet20-relu --images 500 --steps 32 --threshold percentile:99.9 --v-init 0.5
   python -m explorer run --network resnet20-relu --site stages.2.0.act1:scale=0.9,v_init=0.4 --json
   python -m explorer report --network net.py:make --weights net.pt --input-size 32
+  python -m explorer run --method cos:rho=4 --steps 8
+  python -m explorer compare --methods opi,srp,cos --steps 4,8,16 --images 200
+  python -m explorer report --errors --steps 16 --images 100
   python -m explorer run --network torchvision:resnet18 --data imagenet/val --images 200
 """
 PROGRESS_WIDTH = 30
@@ -33,14 +37,29 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="convert, simulate, and print accuracy against time-steps")
     _network_options(run)
     _run_options(run)
+    run.add_argument(
+        "--method",
+        metavar="NAME[:field=value,...]",
+        help="one of the literature's methods, in place of the settings above",
+    )
     report = commands.add_parser(
         "report",
         help="list what each part of a network becomes",
         description="List what each part of a network becomes. Exit code 1 if something in it does not convert.",
     )
     _network_options(report)
+    report.add_argument("--errors", action="store_true", help="simulate, and name the layers and causes that cost most")
+    _run_options(report)
+    compare = commands.add_parser(
+        "compare",
+        help="run the literature's methods side by side: one row a method, start and T",
+        description="Run conversion methods on the same network and images: one row a method, start and T.",
+    )
+    _network_options(compare)
+    _image_options(compare)
+    _compare_options(compare)
     networks = commands.add_parser("networks", help="list the shipped networks and the architectures")
-    for command in (run, report, networks):
+    for command in (run, report, compare, networks):
         command.add_argument("--json", action="store_true", help="print one JSON value instead of a table")
     return top
 
@@ -68,9 +87,7 @@ def _network_options(command: argparse.ArgumentParser) -> None:
     add("--classes", metavar="NAMES", help="names of the outputs: a,b,c, or a file with one a line, or cifar10")
 
 
-def _run_options(command: argparse.ArgumentParser) -> None:
-    from explorer.engine.methods.texts import RULES, STARTS
-
+def _image_options(command: argparse.ArgumentParser) -> None:
     data = command.add_argument_group("images")
     data.add_argument(
         "--data",
@@ -84,12 +101,23 @@ def _run_options(command: argparse.ArgumentParser) -> None:
         default=512,
         help="images to set thresholds on, none of them tested on (default: %(default)s)",
     )
+    add = command.add_argument_group("how to run").add_argument
+    add("--seed", type=int, default=0, help="of random starts and of drawn images (default: %(default)s)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to simulate (default: %(default)s)")
+    add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+
+
+def _run_options(command: argparse.ArgumentParser) -> None:
+    from explorer.engine.methods.texts import RULES, STARTS
+
+    _image_options(command)
     group = command.add_argument_group("conversion and simulation")
     add = group.add_argument
     add("--steps", type=int, default=32, metavar="T", help="time-steps, 1 to 256 (default: %(default)s)")
     add("--threshold", metavar="RULE", help=f"{RULES} (default: clip if trained with one, else percentile:99.9)")
     add("--threshold-scale", type=float, default=1.0, help="multiplies every threshold (default: %(default)s)")
     add("--v-init", default="0.5", metavar="START", help=f"{STARTS} (default: %(default)s)")
+    add("--law", choices=tuple(LAWS), default=INTEGRATE_AND_FIRE.name, help="the neurons (default: %(default)s)")
     add(
         "--site",
         action="append",
@@ -97,9 +125,22 @@ def _run_options(command: argparse.ArgumentParser) -> None:
         metavar="NAME:scale=S,v_init=V",
         help="what one site does differently, either part optional; may be given again for another site",
     )
-    add("--seed", type=int, default=0, help="of random starts and of drawn images (default: %(default)s)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to simulate (default: %(default)s)")
-    add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+
+
+def _compare_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("comparison").add_argument
+    add(
+        "--methods",
+        default="all",
+        metavar="A,B,...",
+        help="all, or some by name (a wrong name lists them); NAME:field=value,... sets fields, and then ; separates "
+        "methods (default: %(default)s)",
+    )
+    add("--starts", default="own", metavar="A,B,...", help="v(0) / theta of each: own,0,0.5 (default: %(default)s)")
+    add("--steps", default="1,2,4,8,16,32,64", metavar="T,T,...", help="time-steps (default: %(default)s)")
+    shown = command.add_mutually_exclusive_group()
+    shown.add_argument("--csv", action="store_true", help="print lines of values separated by commas")
+    shown.add_argument("--markdown", action="store_true", help="print a table in Markdown")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,8 +191,20 @@ def _command(args: argparse.Namespace) -> int:
     watched = sys.stderr.isatty()
     on_fetch = _bar("MiB fetched", 2**20) if watched else None
     match args.command:
+        case "run" if args.method is not None:
+            from explorer.cli.compare import run_method
+
+            return run_method(args, None, on_fetch)
         case "run":
             return commands.run(args, _bar("images") if watched else None, on_fetch)
+        case "compare":
+            from explorer.cli.compare import run_compare
+
+            return run_compare(args, _bar("rows") if watched else None, on_fetch)
+        case "report" if args.errors:
+            from explorer.cli.errors import report_errors
+
+            return report_errors(args, _bar("images") if watched else None, on_fetch)
         case "report":
             return commands.report(args, on_fetch)
         case _:

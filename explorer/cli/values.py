@@ -39,13 +39,13 @@ def site_setting(text: str) -> SiteText:
     return SiteText(name, **found)
 
 
-def conversion(v_init: InitialPotential, scale: float, sites: list[str]) -> ConversionSpec:
+def conversion(v_init: InitialPotential, scale: float, sites: list[str], law: str) -> ConversionSpec:
     """Return the conversion that the texts ask for.
 
     Raises:
         SpecError: a setting is out of range, or a site is named twice.
     """
-    spec = ConversionSpec(v_init, scale)
+    spec = ConversionSpec(v_init, scale, law=law)
     seen: set[str] = set()
     for setting in map(site_setting, sites):
         if setting.name in seen:

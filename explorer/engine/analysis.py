@@ -9,33 +9,18 @@ from torch import Tensor
 
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import SpecError
-from explorer.engine.kernels import backend
 from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.result import Simulation
+from explorer.engine.simulation.simulate import backend_for
 from explorer.engine.simulation.store import SpikeStore
 from explorer.engine.simulation.walk import Walk
 from explorer.engine.specs import Record, SimulationSpec, check_steps
-
-Z_95 = 1.959963984540054
+from explorer.engine.theory import staircase
 
 
 def top1_curve(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the share of images whose largest score is the label's, after each step: [T, B, K], [B] -> float64 [T]."""
     return (logits.argmax(-1) == labels).double().mean(1)
-
-
-def wilson(hits: float, n: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share of hits among n trials.
-
-    Raises:
-        SpecError: there is no trial.
-    """
-    if n < 1:
-        raise SpecError("interval: at least 1 image, got 0. Simulate some images first.")
-    p, z2 = hits / n, Z_95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 / (1 + z2 / n) * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def decode(n: Tensor, theta: Tensor | float, T: int) -> Tensor:
@@ -48,24 +33,13 @@ def decode(n: Tensor, theta: Tensor | float, T: int) -> Tensor:
     return theta * n / T
 
 
-def staircase(x: Tensor, theta: Tensor | float, T: int, v_init: Tensor | float) -> Tensor:
-    """Return the decoded activation of a neuron whose input is x in every step.
-
-    a_hat = theta / T clip(floor(T x / theta + v_init), 0, T), in activation units. [Bu2022]
-
-    Raises:
-        SpecError: T < 1.
-    """
-    check_steps(T)
-    return theta * torch.floor(T * x / theta + v_init).clamp(0, T) / T
-
-
 @dataclass(frozen=True, eq=False)
 class ErrorParts:
     """a_hat - a of one site, split by cause; all float64 [B, *site], activation units.
 
-    clipping: a lies above theta. inherited: the mean input differs from the ANN's. quantisation: the staircase at the
-    true mean input. unevenness: what the order of the arriving spikes adds. The four add up to `total`.
+    clipping: a lies above theta (above what a spike is worth). inherited: the mean input, less a shift, differs from
+    the ANN's. quantisation: the staircase at the true mean input, its shift included. unevenness: what the order of the
+    arriving spikes adds. The four add up to `total`.
     """
 
     a: Tensor
@@ -86,11 +60,11 @@ def error_parts(
 ) -> dict[str, ErrorParts]:
     """Split every neuron's conversion error by cause.
 
-    The mean input comes from the charge, not from a recording: v(0) + T x = theta n + v(T). The simulation must hold
-    counts and final potentials of the same images.
+    The mean input comes from the charge, not from a recording: v(0) + T x = theta n + v(T), whatever the law, n
+    being the sum of what the spikes count. The simulation must hold counts and final potentials of the same images.
 
     Raises:
-        SpecError: it does not.
+        SpecError: it does not, or a site has a gate.
     """
     names = tuple(sim.counts) if sites is None else sites
     if not names or any(name not in sim.counts or name not in sim.v_end for name in names):
@@ -101,13 +75,16 @@ def error_parts(
     keys = image_keys(images)
     result = {}
     for name in names:
-        theta = snn.theta[name].double()[None]
-        start = snn.initial_potential(snn.network.site(name), keys).double()
+        own, site = snn.neurons[name], snn.network.site(name)
+        if own.gate is not None:
+            raise SpecError(f"{name}: the charge of neurons that may be muted is not told by what they send.")
+        theta, worth = own.theta.double()[None], own.worth.double()[None]
+        start = own.initial_potential(site, keys).double()
         n, a = sim.counts[name].double(), activations[name].double()
-        a_hat = theta * n / sim.T
         x = (theta * n + sim.v_end[name].double() - start) / sim.T
-        clipped, arrived = torch.minimum(a, theta), torch.minimum(x.clamp(min=0), theta)
-        stairs = staircase(x, theta, sim.T, start / theta)
+        came = x if own.shift is None else x - (own.shift.mean(0) if own.timed(site) else own.shift).double()
+        a_hat, stairs = worth * n / sim.T, worth / theta * staircase(x, theta, sim.T, start / theta)
+        clipped, arrived = torch.minimum(a, worth), torch.minimum(came.clamp(min=0), worth)
         result[name] = ErrorParts(a, a_hat, clipped - a, arrived - clipped, stairs - arrived, a_hat - stairs)
     return result
 
@@ -116,8 +93,8 @@ def error_parts(
 class NeuronTrace:
     """One neuron over T steps.
 
-    x: input current, v_before: potential before the reset, v: after it, all float32 [T], activation units; z: uint8
-    [T]; theta, v0, a (the ANN's activation): activation units.
+    x: input current, v_before: potential before the reset, v: after it, all float32 [T], activation units; z: int8
+    [T], what the spike counts; theta, v0, a (the ANN's activation): activation units.
     """
 
     x: Tensor
@@ -130,9 +107,17 @@ class NeuronTrace:
 
 
 def neuron_trace(
-    snn: SpikingNetwork, image: Tensor, site: str, neuron: int, T: int, store: SpikeStore | None = None
+    snn: SpikingNetwork,
+    image: Tensor,
+    site: str,
+    neuron: int,
+    T: int,
+    store: SpikeStore | None = None,
+    device: str = "auto",
 ) -> NeuronTrace:
     """Return one neuron's potentials, current and spikes for one image [1, C, H, W].
+
+    It is read from the trains of the device that simulates, "auto", "cpu" or "cuda".
 
     Only the layers that the neuron's site depends on are computed, and only as far as the store does not hold them.
 
@@ -146,7 +131,7 @@ def neuron_trace(
         raise SpecError(f"{site}: neurons count from 0 to {where.neurons - 1}, got {neuron}.")
     snn.network.check_images(image)
     spec = SimulationSpec(T=T, record=Record(counts=False, v_end=False))
-    run = Walk(snn, image.detach().float().cpu().contiguous(), spec, store, None, backend())
+    run = Walk(snn, image.detach().float().cpu().contiguous(), spec, store, None, backend_for(device))
     x, v, z = (value[:, 0, 0] for value in run.traces(site, torch.tensor([neuron])))
     shape = where.shape
     theta = float(torch.broadcast_to(snn.theta[site], shape).reshape(-1)[neuron])

@@ -20,7 +20,7 @@ PUBLISHED = {
 class Curve:
     """Accuracy of one setting: top1, low, high have shape [T], in 0..1; n images were counted.
 
-    Where nobody labelled the images, they are agreement with the ANN.
+    Where nobody labelled the images, they are agreement with the ANN. style: how this setting is drawn everywhere.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Curve:
     high: np.ndarray
     n: int
     labelled: bool = True
+    style: theme.Style = theme.YOURS
 
 
 def accuracy_figure(
@@ -44,8 +45,7 @@ def accuracy_figure(
     """
     labelled = all(curve.labelled for curve in curves)
     figure = theme.new_figure(height, "time-steps T", theme.ACCURACY if labelled else theme.AGREEMENT)
-    for i, curve in enumerate(curves):
-        colour, dash = theme.COLORWAY[i % 4], theme.DASHES[(i // 4 + i) % 4]
+    for curve in curves:
         t = np.arange(1, len(curve.top1) + 1)
         band = np.concatenate([curve.high, curve.low[::-1]]) * 100
         figure.add_scatter(
@@ -54,7 +54,7 @@ def accuracy_figure(
             fill="toself",
             mode="lines",
             line={"width": 0},
-            fillcolor=theme.translucent(colour, 0.15),
+            fillcolor=theme.translucent(curve.style.colour, 0.15),
             hoverinfo="skip",
             showlegend=False,
             legendgroup=curve.name,
@@ -65,8 +65,8 @@ def accuracy_figure(
             mode="lines+markers",
             name=curve.name,
             legendgroup=curve.name,
-            line={"color": colour, "dash": dash, "width": 2},
-            marker={"symbol": theme.SYMBOLS[i % 4], "size": 6 if len(t) <= 64 else 1},
+            line=curve.style.line,
+            marker=curve.style.marker(6 if len(t) <= 64 else 1),
             customdata=np.stack([curve.low, curve.high], 1) * 100,
             hovertemplate="T = %{x}<br>%{y:.1f} % (95 %: %{customdata[0]:.1f} to %{customdata[1]:.1f})"
             f"<br>{curve.n} images<extra>{curve.name}</extra>",
@@ -88,6 +88,8 @@ def accuracy_figure(
             annotation_position="bottom left",
         )
     figure.update_yaxes(range=[0, 102])
+    if curves and not log:
+        theme.steps_axis(figure, max(len(curve.top1) for curve in curves))
     if log:
         figure.update_xaxes(type="log", tickvals=[1, 2, 4, 8, 16, 32, 64, 128, 256])
     return figure
@@ -137,15 +139,20 @@ def grid_figure(
 
 
 def bars_figure(
-    names: Sequence[str], values: np.ndarray, unit: str, height: int | None = None, errors: np.ndarray | None = None
+    names: Sequence[str],
+    values: np.ndarray,
+    unit: str,
+    height: int | None = None,
+    errors: np.ndarray | None = None,
+    y: str = "layer",
 ) -> go.Figure:
-    """Draw one horizontal bar per name, signed values in unit."""
-    figure = theme.new_figure(height or 140 + 20 * len(names), unit, "")
+    """Draw one horizontal bar per name, signed values in unit; y: what the names are."""
+    figure = theme.new_figure(height or 140 + 20 * len(names), unit, y)
     figure.add_bar(
         y=list(names),
         x=values.astype(np.float32),
         orientation="h",
-        marker={"color": np.where(values < 0, theme.ORANGE, theme.BLUE).tolist()},
+        marker={"color": np.where(values < 0, theme.LOSS, theme.GAIN).tolist()},
         error_x=None if errors is None else {"array": errors.astype(np.float32), "color": theme.GREY},
         hovertemplate="%{y}: %{x:.4g}<extra></extra>",
         showlegend=False,

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
 
 from explorer.plots import theme
+from explorer.plots.rates import short_names
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
     """One neuron over time under one setting. x, v_before, v, z have shape [T]; the rest are numbers.
 
-    v_before is the potential before the threshold is compared, v the one after the reset.
+    v_before is the potential before the threshold is compared, v the one after the reset. style: how this setting is
+    drawn everywhere.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Trace:
     theta: float
     v0: float
     a: float
+    style: theme.Style = theme.YOURS
 
     @property
     def decoded(self) -> np.ndarray:
@@ -46,27 +49,37 @@ def membrane_figure(traces: Sequence[Trace]) -> go.Figure:
     """Draw v(t) with threshold, spikes and resets, one line per setting; axes in activation units and steps."""
     figure = theme.new_figure(330, theme.STEP, theme.POTENTIAL)
     figure.update_layout(margin_r=84)
-    for i, trace in enumerate(traces):
-        colour = theme.COLORWAY[i % 4]
+    theme.steps_axis(figure, max((len(trace.x) for trace in traces), default=32))
+    for trace in traces:
         t, v = sawtooth(trace)
         figure.add_scatter(
             x=t,
             y=v.astype(np.float32),
             mode="lines",
             name=trace.name,
-            line={"color": colour, "dash": theme.DASHES[i % 4], "width": 2},
+            line=trace.style.line,
             hovertemplate="t = %{x}<br>v = %{y:.4g}<extra>" + trace.name + "</extra>",
         )
-        fired = np.flatnonzero(trace.z)
+        fired, taken_back = np.flatnonzero(trace.z > 0), np.flatnonzero(trace.z < 0)
         figure.add_scatter(
             x=fired + 1,
             y=trace.v_before[fired].astype(np.float32),
             mode="markers",
             name=f"spikes ({len(fired)})",
             showlegend=len(traces) == 1,
-            marker={"color": colour, "symbol": theme.SYMBOLS[i % 4], "size": 9, "line": {"width": 1, "color": "white"}},
+            marker={**trace.style.marker(9), "line": {"width": 1, "color": "white"}},
             hovertemplate="spike at t = %{x}<br>v before reset = %{y:.4g}<extra></extra>",
         )
+        if taken_back.size:
+            figure.add_scatter(
+                x=taken_back + 1,
+                y=trace.v_before[taken_back].astype(np.float32),
+                mode="markers",
+                name=f"spikes taken back ({len(taken_back)})",
+                showlegend=len(traces) == 1,
+                marker={**trace.style.marker(11), "symbol": "triangle-down-open", "line": {"width": 2}},
+                hovertemplate="spike −1 at t = %{x}<br>v before reset = %{y:.4g}<extra></extra>",
+            )
     thresholds = sorted({round(trace.theta, 9) for trace in traces})
     for theta in thresholds:
         figure.add_hline(
@@ -81,13 +94,14 @@ def convergence_figure(traces: Sequence[Trace]) -> go.Figure:
     """Draw the decoded value a_hat(t) = theta n(t) / t as it approaches the ANN's activation (grey line)."""
     figure = theme.new_figure(240, theme.STEP, "decoded â(t) (activation units)")
     figure.update_layout(margin_r=84)
-    for i, trace in enumerate(traces):
+    theme.steps_axis(figure, max((len(trace.x) for trace in traces), default=32))
+    for trace in traces:
         figure.add_scatter(
             x=np.arange(1, len(trace.z) + 1),
             y=trace.decoded.astype(np.float32),
             mode="lines",
             name=trace.name,
-            line={"color": theme.COLORWAY[i % 4], "dash": theme.DASHES[i % 4]},
+            line=trace.style.line,
             hovertemplate="t = %{x}<br>â = %{y:.4g}<extra>" + trace.name + "</extra>",
         )
     if traces:
@@ -102,13 +116,14 @@ def convergence_figure(traces: Sequence[Trace]) -> go.Figure:
 def current_figure(traces: Sequence[Trace]) -> go.Figure:
     """Draw the input current x(t) per step."""
     figure = theme.new_figure(240, theme.STEP, theme.CURRENT)
-    for i, trace in enumerate(traces):
+    theme.steps_axis(figure, max((len(trace.x) for trace in traces), default=32))
+    for trace in traces:
         figure.add_scatter(
             x=np.arange(1, len(trace.x) + 1),
             y=trace.x.astype(np.float32),
             mode="lines",
             name=trace.name,
-            line={"color": theme.COLORWAY[i % 4], "shape": "hvh", "width": 1.5},
+            line={**trace.style.line, "shape": "hvh"},
             hovertemplate="t = %{x}<br>x = %{y:.4g}<extra>" + trace.name + "</extra>",
         )
     return figure
@@ -117,8 +132,8 @@ def current_figure(traces: Sequence[Trace]) -> go.Figure:
 def scores_figure(classes: Sequence[str], ann: np.ndarray, snn: np.ndarray, label: int | None = None) -> go.Figure:
     """Draw the class scores [K] of ANN and SNN side by side; the true class is marked by a star."""
     names = [f"{name} ★" if i == label else name for i, name in enumerate(classes)]
-    figure = theme.new_figure(330, "class score (logit)", "")
-    for name, values, colour, pattern in (("ANN", ann, theme.BLUE, ""), ("SNN", snn, theme.ORANGE, "/")):
+    figure = theme.new_figure(330, "class score (logit)", "class")
+    for name, values, colour, pattern in (("ANN", ann, theme.ANN.colour, ""), ("SNN", snn, theme.YOURS.colour, "/")):
         figure.add_bar(
             x=values.astype(np.float32),
             y=names,
@@ -132,9 +147,28 @@ def scores_figure(classes: Sequence[str], ann: np.ndarray, snn: np.ndarray, labe
     return figure
 
 
+def first_spikes_figure(times: Sequence[tuple[str, theme.Style, Mapping[str, float]]]) -> go.Figure:
+    """Draw per layer the median step of the first spike; times: a line each, its name, style, and step by site."""
+    figure = theme.new_figure(340, "layer", "median first spike (time-step)")
+    for name, style, by_site in times:
+        figure.add_scatter(
+            x=short_names(list(by_site)),
+            y=np.array(list(by_site.values())),
+            name=name,
+            mode="lines+markers",
+            line=style.line,
+            marker=style.marker(8),
+            hovertemplate="%{x}<br>step %{y}<extra>" + name + "</extra>",
+        )
+    figure.update_xaxes(tickangle=-60, automargin=True)
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
 def raster_figure(spikes: np.ndarray, theta_step: int = 1) -> go.Figure:
     """Draw a spike raster, spikes uint8 [T, n]: dark where silent, bright where the neuron fired."""
     figure = theme.new_figure(260, theme.STEP, "neuron (evenly spaced sample)")
+    theme.steps_axis(figure, len(spikes))
     figure.add_heatmap(
         z=np.ascontiguousarray(spikes.T),
         x0=1,

@@ -7,18 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from explorer.engine.theory import PARTS, staircase
 from explorer.plots import theme
-
-PARTS = ("clipping", "quantisation", "unevenness", "inherited")
-
-
-def staircase(share: np.ndarray, T: int, v_init: float) -> np.ndarray:
-    """Return the rate clip(floor(T a / theta + v_init), 0, T) / T at constant input; share = a / theta."""
-    return np.clip(np.floor(T * share + v_init), 0, T) / T
 
 
 def histogram_figure(
-    counts: np.ndarray, edges_a: np.ndarray, edges_r: np.ndarray, T: int, v_init: float | None
+    counts: np.ndarray,
+    edges_a: np.ndarray,
+    edges_r: np.ndarray,
+    T: int,
+    v_init: float | None,
+    style: theme.Style = theme.YOURS,
 ) -> go.Figure:
     """Draw the 2-D histogram counts [activation, rate] with identity, clip and staircase lines; shares of theta."""
     figure = theme.new_figure(380, theme.SHARE_A, theme.SHARE_DECODED)
@@ -40,8 +39,8 @@ def histogram_figure(
     )
     top = float(edges_a[-1])
     lines = [
-        ("identity â = a", [0, min(top, float(edges_r[-1]))], [0, min(top, float(edges_r[-1]))], theme.GREY, "dash"),
-        ("clip(a, 0, θ)", [0, 1, top], [0, 1, 1], theme.ORANGE, "solid"),
+        ("identity â = a", [0, min(top, float(edges_r[-1]))], [0, min(top, float(edges_r[-1]))], theme.GREY, "dot"),
+        ("clip(a, 0, θ)", [0, 1, top], [0, 1, 1], theme.ANN.colour, "solid"),
     ]
     for name, x, y, colour, dash in lines:
         figure.add_scatter(
@@ -51,11 +50,11 @@ def histogram_figure(
         share = np.linspace(0, top, 1500)
         figure.add_scatter(
             x=share,
-            y=staircase(share, T, v_init).astype(np.float32),
+            y=staircase(share, 1.0, T, v_init).astype(np.float32),
             mode="lines",
             hoverinfo="skip",
             name=f"staircase, T = {T}",
-            line={"color": theme.PINK, "width": 1.5, "dash": "dot"},
+            line={**style.line, "width": 1.5},
         )
     figure.update_xaxes(range=[-0.02, top])
     figure.update_yaxes(range=[-0.04, float(edges_r[-1])])
@@ -64,7 +63,7 @@ def histogram_figure(
 
 def layer_error_figure(names: Sequence[str], rms: np.ndarray, mean: np.ndarray, chosen: str | None = None) -> go.Figure:
     """Draw per layer the root mean square and the mean of (a_hat - a) / theta, in percent of the threshold."""
-    figure = theme.new_figure(360, "", "error (a_hat − a) in % of θ".replace("a_hat", "â"))
+    figure = theme.new_figure(360, "layer", "error â − a (% of θ)")
     ticks = short_names(names)
     outline = [2.5 if name == chosen else 0 for name in names]
     figure.add_bar(
@@ -72,7 +71,7 @@ def layer_error_figure(names: Sequence[str], rms: np.ndarray, mean: np.ndarray, 
         y=(rms * 100).astype(np.float32),
         name="root mean square",
         customdata=list(names),
-        marker={"color": theme.BLUE, "line": {"color": theme.PINK, "width": outline}},
+        marker={"color": theme.BLUE, "line": {"color": theme.CHOSEN, "width": outline}},
         hovertemplate="%{customdata}<br>rms %{y:.2f} % of θ<extra></extra>",
     )
     figure.add_scatter(
@@ -98,7 +97,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 def parts_figure(names: Sequence[str], parts: Mapping[str, np.ndarray], squared: bool = False) -> go.Figure:
     """Draw the parts of the error per layer as stacked bars, [sites] each, with their total as markers."""
     unit = "mean squared error (% of θ²)" if squared else "mean error (% of θ)"
-    figure = theme.new_figure(380, "", unit)
+    figure = theme.new_figure(380, "layer", unit)
     ticks = short_names(names)
     for i, part in enumerate(PARTS):
         figure.add_bar(
@@ -106,7 +105,7 @@ def parts_figure(names: Sequence[str], parts: Mapping[str, np.ndarray], squared:
             y=(parts[part] * 100).astype(np.float32),
             name=part,
             customdata=list(names),
-            marker={"color": theme.COLORWAY[i], "pattern": {"shape": ["", "/", ".", "x"][i]}},
+            marker={"color": theme.CAUSES[part], "pattern": {"shape": ["", "/", ".", "x"][i]}},
             hovertemplate="%{customdata}<br>" + part + " %{y:.3g} %<extra></extra>",
         )
     total = parts["total"]
@@ -175,10 +174,27 @@ def map_figure(values: np.ndarray, unit: str, chosen: tuple[int, int] | None = N
             x1=column + 0.5,
             y0=row - 0.5,
             y1=row + 0.5,
-            line={"color": theme.ORANGE, "width": 3},
+            line={"color": theme.CHOSEN, "width": 3},
         )
     figure.update_yaxes(autorange="reversed", showgrid=False, scaleanchor="x", constrain="domain")
     figure.update_xaxes(showgrid=False, constrain="domain")
+    return figure
+
+
+def tiles_figure(rate: np.ndarray, chosen: tuple[int, int, int], height: int = 440) -> go.Figure:
+    """Draw all channels of rate [C, H, W] side by side; axes count channels, not pixels."""
+    channels, rows, columns = rate.shape
+    across = int(np.ceil(np.sqrt(channels)))
+    figure = map_figure(tiles(rate), "rate (spikes per step)", place_of(rate.shape, *chosen), height)
+    for update, size, first, unit in (
+        (figure.update_xaxes, columns, range(across), "channels further on"),
+        (figure.update_yaxes, rows, range(0, channels, across), "first channel of the row"),
+    ):
+        every = max(1, len(first) // 12)
+        at = [i * (size + 1) + (size - 1) / 2 for i in range(len(first))]
+        update(title_text=unit, tickvals=at[::every], ticktext=[str(c) for c in first][::every])
+    hover = "rate %{z:.3f} spikes per step<extra>click to look inside</extra>"
+    figure.update_traces(hovertemplate=hover, selector={"type": "heatmap"})
     return figure
 
 

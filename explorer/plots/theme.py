@@ -1,20 +1,63 @@
 """Colours, dashes, fonts and axis titles of every figure, in one place.
 
-The four line colours keep a contrast of about 3:1 on white and on the dark background and can be told apart with the common
+The line colours keep a contrast of about 3:1 on white and on the dark background and can be told apart with the common
 colour-vision deficiencies (Okabe and Ito's set); dash and marker differ as well, so that colour never stands alone.
 Text and grid colours are left to the page, which knows whether it is light or dark.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 BLUE, GREEN, ORANGE, PINK = "#0072B2", "#009E73", "#D55E00", "#CC79A7"
 GREY = "#808891"
+PURPLE, BROWN, TEAL, OLIVE = "#8A63B8", "#A8683A", "#1F8A99", "#7A7F2E"
 COLORWAY = [BLUE, ORANGE, GREEN, PINK]
-DASHES = ["solid", "dash", "dot", "dashdot"]
-SYMBOLS = ["circle", "square", "diamond", "triangle-up"]
 SCALE = "cividis"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one meaning is drawn, on every page: colour, dash and marker, so that colour never stands alone."""
+
+    colour: str
+    dash: str
+    symbol: str
+
+    @property
+    def line(self) -> dict[str, object]:
+        """Plotly's line of this style."""
+        return {"color": self.colour, "dash": self.dash, "width": 2}
+
+    def marker(self, size: float) -> dict[str, object]:
+        """Plotly's marker of this style."""
+        return {"color": self.colour, "symbol": self.symbol, "size": size}
+
+
+YOURS = Style(BLUE, "solid", "circle")
+ZERO = Style(ORANGE, "dash", "square")
+HALF = Style(GREEN, "dot", "diamond")
+ANN = Style(GREY, "dash", "star")
+PINS = (
+    Style(PURPLE, "dashdot", "triangle-up"),
+    Style(BROWN, "longdash", "triangle-down"),
+    Style(TEAL, "longdashdot", "cross"),
+    Style(OLIVE, "dashdot", "pentagon"),
+)
+CHOSEN = PINK  # the outline or mark of what the visitor chose
+GAIN, LOSS = BLUE, ORANGE  # signed bars
+CAUSES = {"clipping": BLUE, "quantisation": ORANGE, "unevenness": GREEN, "inherited": PINK}
+SERIES = (YOURS, ZERO, HALF, *PINS)  # settings that have no meaning of their own: told apart, and named by the legend
+
+
+def style(role: str) -> Style:
+    """Return how a run is drawn: 'yours', 'zero', 'half', or 'pin' with its number from 0."""
+    if role.startswith("pin"):
+        return PINS[int(role[3:]) % len(PINS)]
+    return {"yours": YOURS, "zero": ZERO, "half": HALF}[role]
+
 
 STEP = "time-step t"
 POTENTIAL = "potential v (activation units)"
@@ -45,6 +88,13 @@ def new_figure(height: int, x: str, y: str, **layout) -> go.Figure:
     )
     figure.update_xaxes(title=x, zeroline=False, gridcolor="rgba(128,136,145,0.22)")
     figure.update_yaxes(title=y, zeroline=False, gridcolor="rgba(128,136,145,0.22)")
+    return figure
+
+
+def steps_axis(figure: go.Figure, T: int) -> go.Figure:
+    """Let the x axis, which counts time-steps, have ticks at whole steps only."""
+    if T <= 12:
+        figure.update_xaxes(dtick=1)
     return figure
 
 

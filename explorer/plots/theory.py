@@ -1,6 +1,6 @@
 """One neuron at constant input: the staircase, its error, and the mean square of the error against v_init.
 
-NumPy formulas of the theory page stand here beside their drawings; tests compare them with the stepped neuron.
+The staircase and the neuron are the engine's own, which need no torch.
 """
 
 from __future__ import annotations
@@ -8,19 +8,15 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
+from explorer.engine.theory import neuron, staircase
 from explorer.plots import theme
 
 POINTS = 20_000
 
 
-def spikes(x: np.ndarray, theta: float, T: int, v_init: float) -> np.ndarray:
-    """Return n = clip(floor(T x / theta + v_init), 0, T), the spikes of a neuron at constant input x."""
-    return np.clip(np.floor(T * x / theta + v_init), 0, T)
-
-
 def error(x: np.ndarray, theta: float, T: int, v_init: float) -> np.ndarray:
     """Return a_hat - clip(x, 0, theta), activation units."""
-    return theta * spikes(x, theta, T, v_init) / T - np.clip(x, 0, theta)
+    return staircase(x, theta, T, v_init) - np.clip(x, 0, theta)
 
 
 def inputs(kind: str, theta: float, layer: np.ndarray | None = None) -> np.ndarray:
@@ -66,24 +62,24 @@ def staircase_figure(theta: float, T: int, v_init: float, x0: float) -> go.Figur
         y=np.clip(x, 0, theta),
         mode="lines",
         name="clip(x, 0, θ)",
-        line={"color": theme.ORANGE, "dash": "dash", "width": 2},
+        line={"color": theme.ANN.colour, "dash": "solid", "width": 2},
         hoverinfo="skip",
     )
     figure.add_scatter(
         x=x,
-        y=theta * spikes(x, theta, T, v_init) / T,
+        y=staircase(x, theta, T, v_init),
         mode="lines",
         name="staircase â",
         line={"color": theme.BLUE, "width": 2},
         hovertemplate="x = %{x:.3g}<br>â = %{y:.3g}<extra></extra>",
     )
-    y0 = float(theta * spikes(np.array(x0), theta, T, v_init) / T)
+    y0 = float(staircase(np.array(x0), theta, T, v_init))
     figure.add_scatter(
         x=[x0],
         y=[y0],
         mode="markers",
         name="your input",
-        marker={"color": theme.PINK, "size": 12, "symbol": "diamond"},
+        marker={"color": theme.CHOSEN, "size": 12, "symbol": "diamond"},
         hovertemplate="x = %{x:.3g}<br>â = %{y:.3g}<extra></extra>",
     )
     return figure
@@ -126,7 +122,7 @@ def square_figure(x: np.ndarray, theta: float, T: int, v_init: float) -> go.Figu
         mode="markers",
         name="yours",
         showlegend=False,
-        marker={"color": theme.PINK, "size": 13, "symbol": "diamond"},
+        marker={"color": theme.CHOSEN, "size": 13, "symbol": "diamond"},
         hovertemplate="yours: %{x:.2f}<br>mean square %{y:.3g}<extra></extra>",
     )
     figure.update_yaxes(rangemode="tozero")
@@ -142,7 +138,7 @@ def density_figure(x: np.ndarray, theta: float) -> go.Figure:
         x=(edges[1:] + edges[:-1]) / 2,
         y=100 * share / x.size,
         showlegend=False,
-        marker={"color": theme.GREEN},
+        marker={"color": theme.GREY},
         width=width,
         hovertemplate="x ≈ %{x:.3g}<br>%{y:.2f} %<extra></extra>",
     )
@@ -152,11 +148,4 @@ def density_figure(x: np.ndarray, theta: float) -> go.Figure:
 
 def step(x: float, theta: float, T: int, v_init: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (v before the threshold, v after the reset, spikes), each [T], of one neuron at constant input x."""
-    before, after, fired = np.empty(T), np.empty(T), np.zeros(T, np.uint8)
-    v = v_init * theta
-    for t in range(T):
-        v = v + x
-        before[t], fired[t] = v, v >= theta
-        v = v - theta * fired[t]
-        after[t] = v
-    return before, after, fired
+    return neuron(np.full(T, x), theta, v_init)

@@ -16,10 +16,11 @@ import torch
 from explorer import engine
 from explorer.engine import analysis, synapses
 from explorer.engine.errors import DataError
+from explorer.engine.theory import PARTS
 from explorer.study import library
 from explorer.study.case import case
 from explorer.study.recipes import ERROR_IMAGES, simulation_spec
-from explorer.study.results import EDGES_A, EDGES_V, PARTS, Result, SiteSums, rate_edges
+from explorer.study.results import EDGES_A, EDGES_V, Result, SiteSums, rate_edges
 from explorer.study.settings import Settings
 
 Stop = Callable[[], bool] | None
@@ -230,7 +231,7 @@ def trace(settings: Settings, neuron: int) -> analysis.NeuronTrace:
     """Return the membrane trace of the neuron with this flat index in settings.layer on the chosen image."""
     here = case(settings)
     inputs = here.pictures.inputs(settings.image, settings.image + 1)
-    return analysis.neuron_trace(here.snn, inputs, settings.layer, neuron, settings.T, store=library.store())
+    return analysis.neuron_trace(here.snn, inputs, settings.layer, neuron, settings.T, library.store(), settings.device)
 
 
 def rasters(settings: Settings, neurons: int, stop: Stop = None) -> dict[str, np.ndarray]:

@@ -47,9 +47,9 @@ def start(settings: Settings) -> InitialPotential:
 
 
 def conversion_spec(settings: Settings) -> ConversionSpec:
-    """Return thresholds' scale and initial potentials, per-layer changes included."""
+    """Return thresholds' scale, initial potentials and the law, per-layer changes included."""
     sites = tuple((name, SiteSetting(scale, v_init)) for name, scale, v_init in settings.sites)
-    return ConversionSpec(start(settings), settings.scale, sites)
+    return ConversionSpec(start(settings), settings.scale, sites, settings.law)
 
 
 def simulation_spec(settings: Settings, record: Record | None = None) -> SimulationSpec:

@@ -12,7 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-PARTS = ("clipping", "quantisation", "unevenness", "inherited")
+from explorer.engine.theory import PARTS
+
 EDGES_A = np.linspace(0.0, 1.5, 61)
 EDGES_V = np.linspace(-20.0, 20.0, 801)
 
@@ -178,12 +179,3 @@ def alike(results: Sequence[Result]) -> list[Result]:
     """
     n = min((result.images for result in results if result.images), default=0)
     return [result.first(n) for result in results]
-
-
-def wilson(hits: np.ndarray, n: int, z: float = 1.959964) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 95 % Wilson interval (low, high) of hits out of n, elementwise. [Wilson1927]"""
-    if n == 0:
-        return np.zeros_like(hits, float), np.ones_like(hits, float)
-    p = hits / n
-    centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)

@@ -179,6 +179,12 @@ class Runner:
             self._news.notify_all()
             return jobs
 
+    def known(self, settings: Settings) -> Result:
+        """Return what is known of a run for this many images, without asking for it."""
+        with self._news:
+            run = self._runs.get(recipe(settings))
+            return Result.empty(settings.T) if run is None else Job(run, settings.images).result
+
     def _start(self) -> None:
         first = self._thread is None
         self._thread = threading.Thread(target=self._work, name="simulations", daemon=True)

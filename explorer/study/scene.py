@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
 
-from explorer.study.settings import TABLE, Field, Settings, changes, clamp, from_table
+from explorer.study.settings import TABLE, Field, Settings, changes, clamp, from_table, is_number, printable
 
-MAX_PINS = 4
+MAX_PINS, PIN_NAME_MAX = 4, 40
 ABLATIONS = {
     "none": "None",
     "v_init": "v_init by T",
@@ -21,7 +21,18 @@ ABLATIONS = {
     "percentile": "Threshold percentile by T",
     "scale": "One layer's threshold",
     "potential": "One layer's potential",
+    "own": "Own grid",
 }
+VARIED = {
+    "v_init": "v_init",
+    "scale": "Threshold scale",
+    "p": "Percentile",
+    "T": "Time-steps T",
+    "rule": "Threshold rule",
+    "start": "Kind of initial potential",
+    "layer": "One layer at a time",
+}
+CHANGES = {"scale": "its threshold, times", "v_init": "its v_init, set to"}
 INPUTS = {
     "uniform": "Uniform between 0 and θ",
     "half-normal": "Half-normal, deviation θ / 3",
@@ -63,6 +74,28 @@ DISPLAY = (
         "Runs many settings side by side on your evaluation images, refined live.",
         options=ABLATIONS,
     ),
+    Field("grid_1", "Vary", "v_init", "The setting that is varied.", options=VARIED),
+    Field(
+        "grid_1_values",
+        "Values",
+        "0:1:0.1",
+        "Numbers such as 0, 0.25, 0.5; a range from:to:step, 0:1:0.1; a doubling range 4:64:*2; or words. Of layers: "
+        "names, or nothing for all.",
+    ),
+    Field("grid_2", "And vary", "none", "A second setting, or none.", options={"none": "Nothing else", **VARIED}),
+    Field("grid_2_values", "Values of the second", "", "As for the first."),
+    Field("grid_change", "Of the layer, change", "scale", "What happens to the one layer.", options=CHANGES),
+    Field("grid_amount", "Amount", 0.8, "The factor of its threshold, or its v_init.", -1.0, 4.0, 0.05),
+    Field(
+        "grid_images",
+        "Images of the grid",
+        256,
+        "The first so many of the source, up to all there are (10,000 of a whole CIFAR-10 test set).",
+        16,
+        10_000,
+        16,
+    ),
+    Field("grid_seeds", "Seeds", "0", "For random initial potentials: 0, 1, 2 or 0:4. Mean and deviation are given."),
     Field("log_axis", "Logarithmic T axis", True, "Shows the first steps as wide as the many last ones."),
     Field(
         "published",
@@ -80,10 +113,10 @@ DISPLAY = (
     ),
     Field(
         "only_wrong",
-        "Only images on which the SNN errs",
+        "Only images that the SNN misses",
         False,
         "Among the first images of the present settings: the label is missed, or, of images without labels, the ANN's "
-        "answer.",
+        "answer is not given.",
     ),
 )
 
@@ -98,10 +131,42 @@ class Display:
     theory_x: float = 0.42
     theory_inputs: str = "uniform"
     ablation: str = "none"
+    grid_1: str = "v_init"
+    grid_1_values: str = "0:1:0.1"
+    grid_2: str = "none"
+    grid_2_values: str = ""
+    grid_change: str = "scale"
+    grid_amount: float = 0.8
+    grid_images: int = 256
+    grid_seeds: str = "0"
     log_axis: bool = True
     published: bool = True
     squared: bool = False
     only_wrong: bool = False
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A run kept for comparison: its settings, its name, and the slot that gives it its colour on all pages."""
+
+    settings: Settings
+    name: str = ""
+    slot: int = 0
+
+    @property
+    def title(self) -> str:
+        """What it is called: the name it was given, or what it is."""
+        return self.name or f"{self.settings.describe()}, T = {self.settings.T}"
+
+    @property
+    def network(self) -> str:
+        """The network it needs."""
+        return self.settings.network
+
+    @property
+    def source(self) -> str:
+        """The images it needs."""
+        return self.settings.source
 
 
 @dataclass(frozen=True)
@@ -110,7 +175,7 @@ class Scene:
 
     settings: Settings = field(default_factory=Settings)
     display: Display = field(default_factory=Display)
-    pins: tuple[Settings, ...] = ()
+    pins: tuple[Pin, ...] = ()
 
 
 FIELDS = (*TABLE, *DISPLAY)
@@ -133,15 +198,32 @@ def differences(one: Scene, other: Scene) -> tuple[str, ...]:
 def pack(scene: Scene) -> dict[str, Any]:
     """Return what differs from the defaults, as plain JSON values: settings at the top, `show` and `pins` beside."""
     show = changes(scene.display)
-    pins = [changes(pin) for pin in scene.pins]
+    pins = [
+        changes(pin.settings) | ({"name": pin.name} if pin.name else {}) | ({"slot": pin.slot} if pin.slot else {})
+        for pin in scene.pins
+    ]
     return changes(scene.settings) | ({"show": show} if show else {}) | ({"pins": pins} if pins else {})
 
 
 def unpack(raw: Mapping[str, Any]) -> Scene:
     """Return a scene from untrusted values: unknown names are dropped, the rest is put into range."""
-    pins = raw.get("pins")
-    kept = [clamp(pin).look() for pin in pins if isinstance(pin, Mapping)] if isinstance(pins, list) else []
-    return Scene(clamp(raw), clamp_display(raw.get("show")), tuple(kept[:MAX_PINS]))
+    listed = raw.get("pins")
+    pins: list[Pin] = []
+    for entry in listed if isinstance(listed, list) else []:
+        if isinstance(entry, Mapping) and len(pins) < MAX_PINS:
+            pins.append(_pin(entry, {pin.slot for pin in pins}))
+    return Scene(clamp(raw), clamp_display(raw.get("show")), tuple(pins))
+
+
+def _pin(raw: Mapping[str, Any], taken: set[int]) -> Pin:
+    """Return a pin from untrusted values, in a slot that no other has."""
+    name, slot = raw.get("name"), raw.get("slot", 0)
+    free = [i for i in range(MAX_PINS) if i not in taken]
+    return Pin(
+        clamp(raw).look(),
+        printable(name, PIN_NAME_MAX) if isinstance(name, str) else "",
+        slot if is_number(slot) and slot in free else free[0],
+    )
 
 
 assert [one.name for one in DISPLAY] == [one.name for one in fields(Display)]

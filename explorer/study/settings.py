@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from explorer.engine.neurons import INTEGRATE_AND_FIRE, LAWS
 from explorer.limits import limits
 from explorer.study import keys
 
@@ -120,6 +121,14 @@ TABLE = (
         0.05,
     ),
     Field(
+        "law",
+        "Neuron",
+        INTEGRATE_AND_FIRE.name,
+        "What a neuron does in a step. Signed ones take a spike back when they have sent too much, because charge that "
+        "came early was taken back later.",
+        options={law.name: law.title for law in LAWS.values()},
+    ),
+    Field(
         "start",
         "Initial potential",
         "constant",
@@ -170,6 +179,7 @@ class Settings:
     p: float = 99.9
     per: str = "site"
     scale: float = 1.0
+    law: str = INTEGRATE_AND_FIRE.name
     start: str = "constant"
     v_init: float = 0.5
     spread: float = 0.5
@@ -210,7 +220,8 @@ class Settings:
             layers = f", {self._changed()}"
         elif self.sites:
             layers = f", {len(self.sites)} layers changed"
-        return f"{keys.label(self.network)}, {rule}{per}{scale}, {v_init}{layers}"
+        law = "" if self.law == INTEGRATE_AND_FIRE.name else f", {LAWS[self.law].title.lower()}"
+        return f"{keys.label(self.network)}, {rule}{per}{scale}{law}, {v_init}{layers}"
 
     def _changed(self) -> str:
         return ", ".join(

@@ -8,7 +8,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from explorer.study.results import Result, wilson
+from explorer.engine.theory import wilson
+from explorer.study.results import Result
 from explorer.study.settings import Settings
 
 

@@ -305,7 +305,7 @@ def _report_dialog() -> None:
 def _report(found: cache.Loaded) -> None:
     import pandas as pd
 
-    from explorer.engine.report import HEAD, conversion_report
+    from explorer.engine.graph.report import HEAD, conversion_report
 
     told = conversion_report(found.network)
     st.caption(told.summary())

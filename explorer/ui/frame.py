@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from explorer.study import keys
-from explorer.study.settings import Settings
+from explorer.study import compare, keys
+from explorer.study.settings import RULES, Settings
 from explorer.ui import cache, state
 from explorer.ui.components import preload
+from explorer.ui.session import ASKED, MESSAGE, OWNER, PENDING, PLACED
 
 if TYPE_CHECKING:
     from explorer.study.results import Result
     from explorer.study.runner import Job
 
 LAYOUT = Path(__file__).with_name("layout.css")
-OWNER, PLACED = "owner", "placed"
 TELLING = 0.55  # activation, as a share of theta, of the neuron shown first: it spikes often and is not clipped
 
 
@@ -28,10 +28,11 @@ def top(title: str) -> None:
     st.html(LAYOUT)
     st.title(title)
     preload()
-    message = st.session_state.get("message")
-    if message:
-        st.warning(keys.plain(message), icon=":material/info:")
-        st.button("Dismiss", key="dismiss", icon=":material/close:", type="tertiary", on_click=state.dismiss)
+    with st.container():  # always there, so that what stands below keeps its place
+        message = MESSAGE.get()
+        if message:
+            st.warning(keys.plain(message), icon=":material/info:")
+            st.button("Dismiss", key="dismiss", icon=":material/close:", type="tertiary", on_click=state.dismiss)
 
 
 def question(text: str) -> None:
@@ -43,7 +44,9 @@ def owner() -> str:
     """Return a name for this visitor in the queue of simulations."""
     import uuid
 
-    return st.session_state.setdefault(OWNER, uuid.uuid4().hex)
+    if not OWNER.get():
+        OWNER.put(uuid.uuid4().hex)
+    return OWNER.get()
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +63,22 @@ def view() -> View:
     Stops the page if nothing ever worked, with a way to begin anew.
     """
     settings = state.current()
-    if st.session_state.get("asked") != settings.look():
+    if ASKED.get() != settings.look():
         cache.runner().want(owner(), [])  # a control moved: the old run ends before the new one begins
-        st.session_state["asked"] = settings.look()
+        ASKED.put(settings.look())
+    with st.container():
+        return _view(settings)
+
+
+def _view(settings: Settings) -> View:
     try:
         with st.spinner("Loading the network and simulating one image…"):
             look = cache.look(one_image(settings), stop=cache.moved_on)
     except Exception as error:
-        st.error(keys.plain(words(error)), icon=":material/error:")
         good = state.last_good()
+        if good is None and _mend(settings, error):
+            st.rerun()
+        st.error(keys.plain(words(error)), icon=":material/error:")
         if good is None:
             st.button("Start from the defaults", key="start_anew", icon=":material/restart_alt:", on_click=state.anew)
             st.stop()
@@ -77,6 +87,25 @@ def view() -> View:
     settings = _with_neuron(settings, look)
     state.good(settings)
     return View(settings, look)
+
+
+def _mend(settings: Settings, error: Exception) -> bool:
+    """Tell whether a threshold rule that does not fit its network (from a link) was replaced by one that does."""
+    from explorer.engine.errors import SpecError
+
+    if settings.rule != "clip" or not isinstance(error, SpecError):
+        return False
+    try:
+        cache.look(one_image(replace(settings, rule="percentile")))
+    except Exception:
+        return False
+    label = keys.label(settings.network)
+    state.say(
+        f"“{RULES['clip']}” needs a network that was trained with a clip, and {label} was not: "
+        f"“{RULES['percentile']}” is used instead."
+    )
+    PENDING.put({"rule": "percentile"})
+    return True
 
 
 def words(error: Exception) -> str:
@@ -103,7 +132,7 @@ def _with_neuron(settings: Settings, look: Any) -> Settings:
     names = list(look.shapes)
     layer = settings.layer
     place: tuple[int, ...] = (settings.channel, settings.row, settings.column)
-    before = st.session_state.get(PLACED)
+    before = PLACED.get()
     if layer not in look.shapes:
         layer = names[len(names) // 2]
         place = telling(look, layer)
@@ -113,7 +142,7 @@ def _with_neuron(settings: Settings, look: Any) -> Settings:
     place = tuple(min(i, n - 1) for i, n in zip((*place, 0, 0)[:3], shape, strict=True))
     channel, row, column = place
     state.place(layer=layer, channel=channel, row=row, column=column)
-    st.session_state[PLACED] = layer, place
+    PLACED.put((layer, place))
     return state.current()
 
 
@@ -126,6 +155,20 @@ def telling(look: Any, layer: str, channel: int | None = None) -> tuple[int, int
     found = [int(i) for i in np.unravel_index(int(among.argmin()), among.shape)]
     place = (*([] if channel is None else [channel]), *found, 0, 0)
     return place[0], place[1], place[2]
+
+
+def trace(view: View, name: str, settings: Settings) -> Any:
+    """Return the membrane trace of the chosen neuron under these settings, in their colour."""
+    from explorer.plots import theme
+
+    one = one_image(replace(settings, image=view.settings.image), view.settings.layer)
+    got = cache.trace(one, name, neuron_index(view.settings, view.look))
+    return replace(got, style=theme.style(compare.role(settings)))
+
+
+def plain_number(value: float) -> str:
+    """Return a number with four digits; minus is the sign that figures use."""
+    return f"{value:.4g}".replace("-", "−")
 
 
 def choose_layer(view: View, layer: str, channel: int | None = None) -> None:
@@ -150,13 +193,14 @@ def assumptions(settings: Settings, jobs: list[Job], results: list[Result]) -> N
     device = next((result.device for result in results if result.device), "")
     seed = f" · seed {settings.seed}" if settings.start != "constant" else ""
     faults = list(dict.fromkeys(job.error for job in jobs if job.error))
+    source = keys.plain(keys.label(settings.source) + _how_chosen(settings, jobs))
     of = f"{seen} of {jobs[0].goal}" if running and jobs else f"{seen}"
     if running:
         status = f":material/sync: refining{_ahead()}"
     else:
         status = ":material/error: failed" if faults else ":material/check: complete"
     st.caption(
-        f"{status} · {of} evaluation image{'' if of == '1' else 's'} ({keys.plain(keys.label(settings.source))}) · "
+        f"{status} · {of} evaluation image{'' if of == '1' else 's'} ({source}) · "
         f"T = {settings.T}{seed} · {keys.plain(settings.describe())} · {device}"
     )
     for fault in faults:
@@ -170,9 +214,22 @@ def assumptions(settings: Settings, jobs: list[Job], results: list[Result]) -> N
         )
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """Return a number with its sign; minus is the sign that figures use."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def count(n: int, what: str) -> str:
     """Return a number with its noun in the plural where it must be."""
     return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _how_chosen(settings: Settings, jobs: list[Job]) -> str:
+    """Return how the images of a folder were chosen, where they are fewer than asked for or drawn by a seed."""
+    if settings.source == Settings().source or keys.is_upload(settings.source) or not jobs:
+        return ""
+    note = cache.images(settings.network, settings.source, jobs[0].goal).note
+    return f": {note}" if note else ""
 
 
 def _ahead() -> str:
@@ -190,8 +247,12 @@ def _reached(jobs: list[Job]) -> tuple[bool, bool, bool]:
     )
 
 
-def live(jobs: list[Job], draw: Callable[[], None]) -> None:
-    """Call draw() now and again while the runs refine; the rest of the page follows at the first point, errors and the end."""  # noqa: E501
+def live(ask: Callable[[], list[Job]], draw: Callable[[], None]) -> None:
+    """Ask for runs and call draw() now and again while they refine; the page follows at first point, errors and end.
+
+    draw() asks again itself: a page that nobody looks at any more stops asking.
+    """
+    jobs = ask()
     cache.runner().wait(jobs, 0.15)
     reached = _reached(jobs)
 

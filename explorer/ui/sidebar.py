@@ -9,12 +9,21 @@ import streamlit as st
 from explorer.study import keys, link
 from explorer.study.settings import PRESETS
 from explorer.ui import cache, dialogs, state, tour, widgets
+from explorer.ui.session import HISTORY
+
+IDLE = {"theory": frozenset({"time", "thresholds", "potential"})}  # what decides nothing on a page
+NEEDED = "The other controls of the network act on the other pages; here the sliders beside the figures do."
 
 
-def draw() -> None:
-    """Draw the sidebar: presets, network and images, conversion, simulation, sharing; without what the link hides."""
+def draw(page: str = "") -> None:
+    """Draw the sidebar: presets, network and images, conversion, simulation, sharing; without what the link hides.
+
+    page: its file's name; what would do nothing there is left out. Every group has a place of its own, so that nothing
+    moves (and no expander closes) when another group changes.
+    """
+    idle = IDLE.get(page, frozenset())
     groups = {
-        "presets": _presets,
+        "presets": lambda: _presets(with_starts=not idle),
         "network": _network,
         "time": lambda: widgets.slider("T"),
         "thresholds": _thresholds,
@@ -24,8 +33,11 @@ def draw() -> None:
         "tour": tour.draw,
     }
     for name, group in groups.items():
-        if name not in state.hidden():
-            group()
+        with st.container():
+            if name not in state.hidden() | idle:
+                group()
+    if idle:
+        st.caption(NEEDED)
 
 
 def _images() -> None:
@@ -42,8 +54,8 @@ def _images() -> None:
         widgets.select("device")
 
 
-def _presets() -> None:
-    for name, preset in PRESETS.items():
+def _presets(with_starts: bool) -> None:
+    for name, preset in PRESETS.items() if with_starts else ():
         st.button(
             name,
             key=f"preset_{name}",
@@ -57,7 +69,7 @@ def _presets() -> None:
         key="undo",
         on_click=state.undo,
         width="stretch",
-        disabled=len(st.session_state["history"]) < 2,
+        disabled=len(HISTORY.get()) < 2,
     )
     right.button("Reset", icon=":material/restart_alt:", key="reset", on_click=state.reset, width="stretch")
 
@@ -105,6 +117,7 @@ def _thresholds() -> None:
 
 
 def _potential() -> None:
+    widgets.select("law")
     widgets.select("start")
     widgets.slider("v_init")
     if st.session_state[state.key("start")] != "constant":

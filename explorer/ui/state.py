@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
 from explorer.study import link
-from explorer.study.scene import DISPLAY, FIELDS, MAX_PINS, Display, Scene, clamp_display, differences
-from explorer.study.settings import TABLE, Settings, clamp, clamp_sites
+from explorer.study.scene import (
+    DISPLAY,
+    FIELDS,
+    MAX_PINS,
+    PIN_NAME_MAX,
+    Display,
+    Pin,
+    Scene,
+    clamp_display,
+    differences,
+)
+from explorer.study.settings import TABLE, Settings, clamp, clamp_sites, printable
 from explorer.ui import cache
+from explorer.ui.session import HIDDEN, HISTORY, LAST_GOOD, MESSAGE, PINS, SITES, TOUCHED
 
-HISTORY = 50
+STEPS_BACK = 50
 PARAGRAPH, MESSAGES = "\n\n", 2  # how messages are joined, and how many old ones stay beside a new one
 DRAG_SECONDS = 1.0  # changes of one control that follow one another sooner are one drag
 
@@ -29,30 +41,30 @@ def key(name: str) -> str:
 def begin() -> None:
     """Fill a fresh session: from the link it was opened with, else from the defaults."""
     session = st.session_state
-    if "set_sites" in session:
+    if SITES.name in session:
         for field in FIELDS:
             session.setdefault(key(field.name), field.default)
         return
-    session["history"], session["message"] = [], None
     start = Scene()
-    session["hidden"] = link.hidden(st.query_params.get(link.HIDE, ""))
+    HIDDEN.put(link.hidden(st.query_params.get(link.HIDE, "")))
     text = st.query_params.get(link.PARAMETER)
     if text:
         try:
-            start, session["message"] = link.admit(link.decode(text))
+            start, message = link.admit(link.decode(text))
+            MESSAGE.put(message)
         except link.LinkError as error:
-            session["message"] = f"{error} The app starts from its defaults; ask for the link again or go on from here."
+            MESSAGE.put(f"{error} The app starts from its defaults; ask for the link again or go on from here.")
     put_scene(start)
 
 
 def hidden() -> frozenset[str]:
     """Return the parts of the sidebar that the link hid, on all pages of this session."""
-    return st.session_state["hidden"]
+    return HIDDEN.get()
 
 
 def current() -> Settings:
     """Return the settings on screen; values a browser may have sent out of range are put back into it."""
-    return clamp(_raw(TABLE) | {"sites": st.session_state.get("set_sites", ())})
+    return clamp(_raw(TABLE) | {"sites": SITES.get()})
 
 
 def display() -> Display:
@@ -73,7 +85,7 @@ def put(settings: Settings) -> None:
     """Make these the settings; only before the widgets are drawn or in a callback."""
     for field in TABLE:
         st.session_state[key(field.name)] = getattr(settings, field.name)
-    st.session_state["set_sites"] = clamp_sites(settings.sites)
+    SITES.put(clamp_sites(settings.sites))
 
 
 def put_scene(scene: Scene) -> None:
@@ -81,7 +93,7 @@ def put_scene(scene: Scene) -> None:
     put(scene.settings)
     for field in DISPLAY:
         st.session_state[key(field.name)] = getattr(scene.display, field.name)
-    st.session_state["pins"] = scene.pins
+    PINS.put(scene.pins)
 
 
 def change(**values: Any) -> None:
@@ -95,31 +107,31 @@ def place(**values: Any) -> None:
     for name, value in values.items():
         if st.session_state.get(key(name)) != value:
             st.session_state[key(name)] = value
-    if st.session_state["history"]:
-        st.session_state["history"][-1] = scene()
+    if HISTORY.get():
+        HISTORY.get()[-1] = scene()
 
 
 def remember() -> None:
     """Add what is on screen to the undo history, if it is new; a drag of one control is one entry."""
-    history, now = st.session_state["history"], scene()
+    history, now = HISTORY.get(), scene()
     if history and history[-1] == now:
         return
     what = differences(history[-1], now) if history else ()
-    last_what, last_time = st.session_state.get("touched", ((), 0.0))
-    st.session_state["touched"] = what, time.monotonic()
+    last_what, last_time = TOUCHED.get()
+    TOUCHED.put((what, time.monotonic()))
     if len(history) > 1 and what == last_what and time.monotonic() - last_time < DRAG_SECONDS:
         history.pop()
     history.append(now)
-    del history[:-HISTORY]
+    del history[:-STEPS_BACK]
 
 
 def undo() -> None:
     """Go back to what was on screen before the last change."""
-    history = st.session_state["history"]
+    history = HISTORY.get()
     if len(history) > 1:
         history.pop()
         put_scene(history[-1])
-        st.session_state["touched"] = (), 0.0
+        TOUCHED.put(((), 0.0))
 
 
 def reset() -> None:
@@ -135,39 +147,47 @@ def anew() -> None:
     put_scene(Scene())
 
 
-def pins() -> tuple[Settings, ...]:
-    """Return the pinned settings, oldest first."""
-    return st.session_state["pins"]
+def pins() -> tuple[Pin, ...]:
+    """Return the pinned runs, oldest first."""
+    return PINS.get()
 
 
 def pin() -> None:
-    """Pin the present settings, so that their curve stays for comparison."""
+    """Pin the present settings, so that their curve stays for comparison; the oldest pin makes room where it must."""
     entry = current().look()
-    kept = [other for other in pins() if other != entry]
-    st.session_state["pins"] = (*kept, entry)[-MAX_PINS:]
+    kept = [other for other in pins() if other.settings != entry][-(MAX_PINS - 1) :]
+    taken = {other.slot for other in kept}
+    slot = next(i for i in range(MAX_PINS) if i not in taken)
+    PINS.put((*kept, Pin(entry, slot=slot)))
 
 
-def unpin(but: Callable[[Settings], bool] = lambda settings: False) -> None:
-    """Forget the pinned settings, but those."""
-    st.session_state["pins"] = tuple(filter(but, pins()))
+def name_pin(slot: int, name: str) -> None:
+    """Give a pinned run a name."""
+    named = printable(name, PIN_NAME_MAX).strip()
+    PINS.put(tuple(replace(one, name=named) if one.slot == slot else one for one in pins()))
+
+
+def unpin(but: Callable[[Pin], bool] = lambda pin: False) -> None:
+    """Forget the pinned runs, but those."""
+    PINS.put(tuple(filter(but, pins())))
 
 
 def say(message: str) -> None:
     """Show a message from the next run on, under those that the visitor has not dismissed."""
-    told = [one for one in (st.session_state.get("message") or "").split(PARAGRAPH) if one not in ("", message)]
-    st.session_state["message"] = PARAGRAPH.join([*told[-MESSAGES:], message])
+    told = [one for one in (MESSAGE.get() or "").split(PARAGRAPH) if one not in ("", message)]
+    MESSAGE.put(PARAGRAPH.join([*told[-MESSAGES:], message]))
 
 
 def dismiss() -> None:
     """Show the message no longer."""
-    st.session_state["message"] = None
+    MESSAGE.put(None)
 
 
 def good(settings: Settings) -> None:
     """Remember the last settings that gave a result."""
-    st.session_state["last_good"] = settings
+    LAST_GOOD.put(settings)
 
 
 def last_good() -> Settings | None:
     """Return the last settings that gave a result, if any did."""
-    return st.session_state.get("last_good")
+    return LAST_GOOD.get()

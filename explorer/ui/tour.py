@@ -13,6 +13,7 @@ import streamlit as st
 from explorer.study import link
 from explorer.study.scene import Scene, unpack
 from explorer.ui import state
+from explorer.ui.session import PAGES, TOUR
 
 LESSONS = Path(__file__).resolve().parents[2] / "assets" / "lessons"
 
@@ -44,10 +45,10 @@ def draw() -> None:
                 width="stretch",
                 on_click=lambda step=step, i=i: _open(step, i),
             ):
-                page = st.session_state["pages"].get(step.page)
+                page = PAGES.get().get(step.page)
                 if page is not None:
                     st.switch_page(page)
-        chosen = st.session_state.get("tour")
+        chosen = TOUR.get()
         if chosen is not None:
             step = steps()[chosen]
             st.info(f"**{chosen + 1}. {step.title}**  \n{step.text}")
@@ -67,10 +68,10 @@ def _root() -> str:
 
 def _open(step: Step, i: int) -> None:
     state.put_scene(replace(step.scene, pins=state.pins()))
-    st.session_state["tour"] = i
+    TOUR.put(i)
 
 
 def lesson(name: str) -> None:
     """Show a lesson text from assets/lessons."""
-    with st.expander("What am I looking at?", icon=":material/school:"):
+    with st.container(), st.expander("What am I looking at?", icon=":material/school:"):
         st.markdown((LESSONS / f"{name}.md").read_text(encoding="utf-8"))

@@ -34,6 +34,11 @@ def decimal(name: str, at: Any = st) -> Any:
     return at.number_input(field.label, field.low, field.high, step=field.step, format="%.6g", **_common(name))
 
 
+def text(name: str, at: Any = st) -> str:
+    """Draw a field that is typed."""
+    return at.text_input(BY_NAME[name].label, max_chars=300, **_common(name))
+
+
 def toggle(name: str, at: Any = st) -> bool:
     """Draw a field that is on or off."""
     return at.toggle(BY_NAME[name].label, **_common(name))

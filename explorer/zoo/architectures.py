@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from torch import nn
 
-from explorer.engine.clip import TrainableClip
 from explorer.engine.errors import SpecError
-from explorer.engine.qcfs import QuantisedClip
+from explorer.engine.graph.clip import TrainableClip
+from explorer.engine.graph.qcfs import QuantisedClip
 from explorer.zoo.resnet import resnet20
 from explorer.zoo.vgg import vgg16
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 from contextlib import suppress
@@ -76,7 +77,7 @@ class NetworkSource:
 def open_network(
     source: NetworkSource, assets: Path = ASSETS, on_progress: Progress | None = None
 ) -> tuple[nn.Module, Card]:
-    """Return the network, in eval mode, float32 on the CPU, and its card.
+    """Return the network, in eval mode, on the CPU, and its card.
 
     A Python file is executed: give only one you trust, and never one that came through a browser.
 
@@ -182,12 +183,14 @@ def _try_out(net: nn.Module, card: Card) -> Tensor:
     size, channels = card.input_size, card.channels
     fed = f"an image of noise [1, {channels}, {size}, {size}]"
     mend = "Check the input size, and whether the network takes one channel or three."
-    net = net.float().eval()
+    net.eval()
+    types = {p.dtype for p in (*net.parameters(), *net.buffers()) if p.is_floating_point()}
     try:
         with torch.no_grad():
-            scores = net(card.example())
+            trial = net if types <= {torch.float32} else copy.deepcopy(net).float()
+            scores = trial(card.example())
             if isinstance(scores, Tensor) and scores.ndim == 1:  # squeezed: one image alone loses its axis
-                scores = net(card.example().expand(2, -1, -1, -1))[:1]
+                scores = trial(card.example().expand(2, -1, -1, -1))[:1]
     except (Exception, SystemExit) as error:  # somebody else's forward raises whatever it likes
         raise CheckpointError(f"{card.name}: fails on {fed} ({type(error).__name__}: {error}). {mend}") from error
     net.requires_grad_(False)
@@ -255,4 +258,9 @@ def _from_python(path: Path, factory: str) -> nn.Module:
         return unpack(net, f"{path.name}:{factory}")
     if not isinstance(net, nn.Module):
         raise CheckpointError(f"{path.name}:{factory} returned {type(net).__name__}, not an nn.Module.")
+    if isinstance(net, torch.jit.ScriptModule):
+        raise CheckpointError(
+            f"{path.name}:{factory} returned a scripted network (torch.jit), which cannot be looked into. Return the "
+            "PyTorch network that it was made of."
+        )
     return without_modes(net)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-STEPS_MAX = 1_000_000  # a ResNet-152 with its optimizer takes some 60,000
+STEPS_MAX = 500_000  # a ResNet-152 with its optimizer takes some 60,000
 NUMBER_MAX = 2**62
 DIMENSIONS_MAX = 16
 STORAGES = {
@@ -104,7 +104,7 @@ def read(file: BinaryIO) -> Described:
     """Read one pickle; the file is left behind its end.
 
     Raises:
-        Unreadable: it is no pickle, damaged, or longer than a million steps.
+        Unreadable: it is no pickle, damaged, or longer than half a million steps.
         Forbidden: it names or calls what is no part of a state dict.
     """
     machine = _Machine()

@@ -17,7 +17,7 @@ from torch import fx, nn
 from explorer.engine.compile.layout import bytes_per_step, padded
 from explorer.engine.compile.views import Part, View, resolve
 from explorer.engine.graph import Network
-from explorer.engine.operations import NO_OPS
+from explorer.engine.graph.operations import NO_OPS
 
 # A tap, for output pixel (y, x):
 #

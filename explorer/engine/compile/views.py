@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx
 
 from explorer.engine.graph import Network
-from explorer.engine.operations import NO_OPS
+from explorer.engine.graph.operations import NO_OPS
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from explorer.engine.errors import Cancelled
 from explorer.engine.graph import Network, Site
 from explorer.engine.methods.fitted import Fitted, Outcome, Stop
 from explorer.engine.simulation.keys import image_keys
-from explorer.engine.simulation.simulate import backend_of
+from explorer.engine.simulation.simulate import backend_for
 from explorer.engine.simulation.store import SpikeStore
 from explorer.engine.specs import SimulationSpec
 from explorer.engine.synapses import additions
@@ -80,7 +80,7 @@ class Coded(Fitted):
     def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
         images = images.detach().float().cpu()
         self.network.check_images(images)
-        where = backend_of(spec).device
+        where = backend_for(spec.device).device
         network = on_device(self.network, where)
         size = spec.chunk or CODED_IMAGES
         for i in range(0, len(images), size):

@@ -16,7 +16,7 @@ from explorer.engine.errors import Cancelled, SpecError
 from explorer.engine.graph import Network
 from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.result import Simulation
-from explorer.engine.simulation.simulate import backend_of, chunk_images, simulate, simulate_chunks
+from explorer.engine.simulation.simulate import backend_for, chunk_images, simulate, simulate_chunks
 from explorer.engine.simulation.store import SpikeStore
 from explorer.engine.simulation.walk import Walk
 from explorer.engine.specs import Record, SimulationSpec
@@ -162,7 +162,7 @@ class TwoPhases(Fitted):
     def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
         images = images.detach().float().cpu()
         self.network.check_images(images)
-        where = backend_of(spec)
+        where = backend_for(spec.device)
         size = spec.chunk or chunk_images(self.snn, spec, where)
         for i in range(0, len(images), size):
             if stop is not None and stop():
@@ -192,7 +192,7 @@ class Look:
     def current(self, snn: SpikingNetwork, site: str, T: int) -> Tensor:
         """Return what arrives at a site in each of T steps, float32 [T, B, *site]."""
         spec = spec_of(self.spec, T, len(self.images))
-        return Walk(snn, self.images, spec, self.store, self.stop, backend_of(self.spec)).current(site)
+        return Walk(snn, self.images, spec, self.store, self.stop, backend_for(self.spec.device)).current(site)
 
     def run(self, snn: SpikingNetwork, T: int, v_end: bool = False) -> Simulation:
         """Simulate the chunk for T steps."""

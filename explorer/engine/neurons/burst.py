@@ -52,8 +52,8 @@ def step_5(v, m, x, theta):
 
 
 BURSTS = (
-    Law("burst_2", step_2, planes=(1, 2), exclusive=True),
-    Law("burst_3", step_3, planes=(1, 2), exclusive=False),
-    Law("burst_4", step_4, planes=(1, 2, 4), exclusive=False),
-    Law("burst_5", step_5, planes=(1, 2, 4), exclusive=False),
+    Law("burst_2", "Bursts of up to 2 spikes", step_2, planes=(1, 2), exclusive=True),
+    Law("burst_3", "Bursts of up to 3 spikes", step_3, planes=(1, 2), exclusive=False),
+    Law("burst_4", "Bursts of up to 4 spikes", step_4, planes=(1, 2, 4), exclusive=False),
+    Law("burst_5", "Bursts of up to 5 spikes", step_5, planes=(1, 2, 4), exclusive=False),
 )

@@ -15,4 +15,4 @@ def step(v, m, x, theta):
     return (z,), where(z, v - theta, v), m
 
 
-INTEGRATE_AND_FIRE = Law("integrate_and_fire", step)
+INTEGRATE_AND_FIRE = Law("integrate_and_fire", "Integrate and fire", step)

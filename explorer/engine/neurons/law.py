@@ -26,12 +26,13 @@ where = np.where
 
 @dataclass(frozen=True)
 class Law:
-    """A spiking law by name: its step, its planes, and whether it needs its memory m.
+    """A spiking law by name: its title for people, its step, its planes, and whether it needs its memory m.
 
     planes: what a bit of each plane counts, 1 the first. exclusive: at most one plane fires in a step.
     """
 
     name: str
+    title: str
     step: Callable[..., Any]
     planes: tuple[int, ...] = (1,)
     memory: bool = False

@@ -19,4 +19,4 @@ def step(v, m, x, theta):
     return (up, down), v, m
 
 
-SIGNED = Law("signed", step, planes=(1, -1), memory=True)
+SIGNED = Law("signed", "Signed spikes with memory", step, planes=(1, -1), memory=True)

@@ -20,4 +20,4 @@ def step(v, m, x, theta):
     return (up, down), v, m
 
 
-SIGNED_AT_ZERO = Law("signed_at_zero", step, planes=(1, -1), memory=True)
+SIGNED_AT_ZERO = Law("signed_at_zero", "Signed spikes, taken back at zero", step, planes=(1, -1), memory=True)

@@ -83,18 +83,18 @@ def simulate_chunks(
         raise SpecError("images: at least 1 image, got none. Choose a data source with images.")
     for name in spec.record.sites:
         _check_neurons(snn, name, spec)
-    yield from _chunks(snn, images, spec, backend_of(spec), store, stop)
+    yield from _chunks(snn, images, spec, backend_for(spec.device), store, stop)
 
 
-def backend_of(spec: SimulationSpec) -> Backend:
-    """Return the back end that a run asks for.
+def backend_for(device: str) -> Backend:
+    """Return the back end that runs there: "cpu", "cuda", or "auto" for the GPU if there is one.
 
     Raises:
         SpecError: there is no such device.
     """
-    if spec.device == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise SpecError("device: PyTorch finds no CUDA GPU here. Choose 'auto' or 'cpu'.")
-    return backend("cuda" if spec.device != "cpu" and torch.cuda.is_available() else "cpu")
+    return backend("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _chunks(

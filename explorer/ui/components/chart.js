@@ -34,6 +34,9 @@ function dress(layout, node) {
   const panel = style.getPropertyValue("--st-secondary-background-color").trim() || "#fff";
   layout.font = Object.assign({}, layout.font, { color: text, family: style.fontFamily });
   layout.hoverlabel = Object.assign({ bgcolor: panel, font: { color: text } }, layout.hoverlabel);
+  if (node.clientWidth < 520) {  // on a phone the toolbar gets a row of its own above the legend
+    layout.margin = Object.assign({}, layout.margin, { t: ((layout.margin || {}).t ?? 34) + 34 });
+  }
   layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: "rgba(128,136,145,.8)", activecolor: text };
   return layout;
 }
@@ -147,7 +150,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   let state = charts.get(parentElement);
   if (!state) { state = { figure: null, text: null }; charts.set(parentElement, state); }
-  node.setAttribute("role", "img");
+  node.setAttribute("role", "group");  // it holds buttons, which an image may not
+  node.setAttribute("aria-roledescription", "chart");
   node.setAttribute("aria-label", data.alt);
   node.style.height = data.height + "px";
   const mode = getComputedStyle(node).getPropertyValue("--st-text-color");

@@ -6,7 +6,9 @@ export default function ({ data, parentElement }) {
   const [button, slider] = [find("button"), find("input")];
   const state = states.get(parentElement) || { t: T, timer: null };
   states.set(parentElement, state);
-  const number = x => (Math.abs(x) >= 100 ? x.toFixed(1) : x.toPrecision(4));
+  const number = x => (Math.abs(x) >= 100 ? x.toFixed(1) : x.toPrecision(4)).replace("-", "\u2212");
+  find(".what").textContent = record.name;
+  find(".what").style.borderColor = record.colour;
   slider.min = 1; slider.max = T; state.t = Math.min(state.t, T);
   const high = Math.max(...record.scores.flat(), 1e-9), low = Math.min(...record.scores.flat(), 0);
   function show() {
@@ -17,17 +19,18 @@ export default function ({ data, parentElement }) {
     let n = 0; for (let k = 0; k <= i; k++) n += record.z[k];
     find(".equation").textContent =
       `v(${t - 1}) + x(${t}) = ${number(before)} + ${number(record.x[i])} = ${number(record.before[i])}` +
-      ` ${record.z[i] ? "\u2265" : "<"} \u03b8 = ${number(record.theta)}   \u2192   ${record.z[i] ? "spike" : "silent"}\n` +
+      ` ${record.z[i] > 0 ? "\u2265" : "<"} \u03b8 = ${number(record.theta)}   \u2192   ` +
+      `${record.z[i] > 0 ? "spike" : record.z[i] < 0 ? "takes a spike back" : "silent"}\n` +
       `v(${t}) = ${number(record.v[i])}     n = ${n}     \u00e2 = \u03b8 n / t = ${number(record.theta * n / t)}     a = ${number(record.a)}`;
     const scores = record.scores[i], best = scores.indexOf(Math.max(...scores));
     find(".scores").replaceChildren(...scores.map((score, k) => {
       const row = document.createElement("div"); row.className = "row" + (k === best ? " best" : "");
       const name = document.createElement("span"); name.textContent = record.classes[k];
       const lane = document.createElement("div"), bar = document.createElement("div");
-      lane.className = "lane"; bar.className = "bar"; lane.append(bar);
+      lane.className = "lane"; bar.className = "bar"; bar.style.background = record.colour; lane.append(bar);
       bar.style.left = `${100 * (Math.min(score, 0) - low) / (high - low)}%`;
       bar.style.width = `${100 * Math.abs(score) / (high - low)}%`;
-      const value = document.createElement("span"); value.textContent = score.toFixed(2);
+      const value = document.createElement("span"); value.textContent = score.toFixed(2).replace("-", "\u2212");
       row.append(name, lane, value); return row;
     }));
   }

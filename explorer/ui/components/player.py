@@ -17,7 +17,10 @@ _PLAYER = st.components.v2.component(
 
 
 def player(trace: Trace, scores: np.ndarray, classes: Sequence[str], key: str) -> None:
-    """Play one neuron's equation with its numbers, and the class scores [T, K] (at most ten classes) as they grow."""
+    """Play one neuron's equation with its numbers, and the class scores [T, K] (at most ten classes) as they grow.
+
+    It says which curve it plays, by the trace's name and colour.
+    """
     chosen = np.argsort(-scores[-1])[:10] if scores.shape[1] > 10 else np.arange(scores.shape[1])
     record = {
         "x": trace.x.tolist(),
@@ -29,5 +32,7 @@ def player(trace: Trace, scores: np.ndarray, classes: Sequence[str], key: str) -
         "a": trace.a,
         "scores": np.round(scores[:, chosen], 4).tolist(),
         "classes": [classes[i] for i in chosen],
+        "name": trace.name,
+        "colour": trace.style.colour,
     }
     _PLAYER(key=key, data={"record": json.dumps(record)})

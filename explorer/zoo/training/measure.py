@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from explorer.engine import CalibrationSpec, Record, SimulationSpec, TrainedClip, calibrate, convert, simulate, trace
-from explorer.engine.analysis import top1_curve, wilson
+from explorer.engine.analysis import top1_curve
+from explorer.engine.theory import wilson
 from explorer.zoo.training.batches import to_input
 from explorer.zoo.training.data import Images
 

@@ -14,10 +14,10 @@ from typing import ClassVar
 
 from explorer.engine.errors import SpecError
 from explorer.engine.graph import Network
+from explorer.engine.graph.qcfs import QuantisedClip
 from explorer.engine.methods.fitted import Fitted
 from explorer.engine.methods.fitting import Probe
 from explorer.engine.methods.method import Method
-from explorer.engine.qcfs import QuantisedClip
 
 
 def is_quantised(network: Network) -> bool:

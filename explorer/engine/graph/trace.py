@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.fx.passes.shape_prop import ShapeProp
 
-from explorer.engine.capture import Captured, capture
-from explorer.engine.clips import merge_clips
 from explorer.engine.errors import ExplorerError, TraceError
-from explorer.engine.graph import Network, ReportRow
-from explorer.engine.guard import check_steps
-from explorer.engine.maps import lift_flat_maps
-from explorer.engine.mark import mark
-from explorer.engine.qcfs import QuantisedClip, without_levels
-from explorer.engine.rewrite import fold_batch_norm, normalise, rectify_before_pooling
+from explorer.engine.graph.capture import Captured, capture
+from explorer.engine.graph.clips import merge_clips
+from explorer.engine.graph.guard import check_steps
+from explorer.engine.graph.maps import lift_flat_maps
+from explorer.engine.graph.mark import mark
+from explorer.engine.graph.network import Network, ReportRow
+from explorer.engine.graph.qcfs import QuantisedClip, without_levels
+from explorer.engine.graph.rewrite import fold_batch_norm, normalise, rectify_before_pooling
 
 TRACE_TOLERANCE = 1e-4
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from explorer.engine.clip import TrainableClip
-from explorer.engine.qcfs import QuantisedClip
+from explorer.engine.graph.clip import TrainableClip
+from explorer.engine.graph.qcfs import QuantisedClip
 
 
 def words(text: str) -> frozenset[str]:

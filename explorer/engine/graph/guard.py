@@ -23,7 +23,7 @@ from explorer.engine.compile.plan import plan_for
 from explorer.engine.compile.segment import DX, DY, HEIGHT, ROW, SOURCE, STRIDE, WIDTH, Segment
 from explorer.engine.compile.values import attribute, call
 from explorer.engine.errors import TraceError
-from explorer.engine.graph import Network, Unsupported
+from explorer.engine.graph.network import Network, Unsupported
 
 # float32 sums of thousands of terms are off by some 1e-6 of the largest; whatever looks worse is judged in float64.
 TOLERANCE, TOLERANCE_DOUBLE = 1e-4, 1e-9
@@ -31,7 +31,6 @@ PATH_TOLERANCE = 1e-3
 # Rows of the batch: two inputs and their mean, for one image; between them another image with another input, which is
 # also computed alone. It is neither the first nor the last, so that what takes those shows.
 A, OTHER, B, MEAN = range(4)
-PIXELS = 3  # places along each side of a map where the paths are compared
 
 
 @dataclass(eq=False)
@@ -135,9 +134,15 @@ def _read(segment: Segment) -> tuple[str, ...]:
     return (*segment.sources, *segment.static)
 
 
-def where(node: fx.Node) -> str:
-    """Return the name under which a call is told of: its module's, or its own."""
+def label(node: fx.Node) -> str:
+    """Return the name of a call, which a site bears: its module's, or its own."""
     return str(node.target) if node.op == "call_module" else node.meta.get("place") or node.name
+
+
+def where(node: fx.Node) -> str:
+    """Return a call's name with the module that it stands in."""
+    inside = node.meta.get("inside")
+    return f"{inside}.{node.name}" if inside and label(node) == node.name else label(node)
 
 
 def _judge(network: Network, node: fx.Node, whole: Any, alone: Any, dynamic: bool, double: bool) -> Unsupported | None:
@@ -160,14 +165,23 @@ def _judge(network: Network, node: fx.Node, whole: Any, alone: Any, dynamic: boo
             continue
         if (many.shape[axes[0]], one.shape[axes[0]]) != (4, 1):
             continue  # images side by side with parts of themselves: judged where they are apart again
-        rows, single = many.movedim(axes[0], 0).double(), one.movedim(axes[0], 0).double()
-        scale = max(float(rows.abs().max()), 1e-30)
-        limit = scale * (TOLERANCE_DOUBLE if double else TOLERANCE)
-        if not float((rows[OTHER] - single[0]).abs().max()) <= limit:
+        rows, single = many.movedim(axes[0], 0), one.movedim(axes[0], 0)
+        if not rows.numel():
+            continue
+        scale = float(rows.abs().max())
+        if not scale < float("inf"):
+            # A border of minus infinity, for a max pool, is what it is; numbers that are none are a fault.
+            if not torch.equal(rows[OTHER].isfinite(), single[0].isfinite()) or bool(rows.isnan().any()):
+                return _mixing(place, name)
+            finite = rows.isfinite().all(0)
+            rows, single = rows.where(finite, 0.0), single.where(finite, 0.0)
+            scale = float(rows.abs().max())
+        limit = max(scale, 1e-30) * (TOLERANCE_DOUBLE if double else TOLERANCE)
+        if not float((rows[OTHER] - single[0]).abs_().max()) <= limit:
             return _mixing(place, name)
         if kind != "affine" or not dynamic:
             continue
-        off = float((rows[MEAN] - (rows[A] + rows[B]) / 2).abs().max())
+        off = float((rows[A] + rows[B]).mul_(0.5).sub_(rows[MEAN]).abs_().max())
         if not off <= limit:
             return Unsupported(
                 place,
@@ -212,7 +226,8 @@ def _compare_paths(network: Network, segment: Segment, value: fx.Node, kept: dic
 
 
 def _places(size: int) -> np.ndarray:
-    return np.unique(np.linspace(0, size - 1, PIXELS).round().astype(int))
+    """Return where along a side the paths are compared: both ends, what is next to them, and the middle."""
+    return np.unique(np.clip([0, 1, size // 2, size - 2, size - 1], 0, size - 1))
 
 
 def sum_of_taps(segment: Segment, values: dict[str, np.ndarray], y: np.ndarray, x: np.ndarray) -> np.ndarray:

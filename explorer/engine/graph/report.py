@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from explorer.engine.graph import Network, Unsupported
+from explorer.engine.graph.network import Network, Unsupported
 
 HEAD = ("call", "becomes", "shape", "note")
 BECOMES = {

@@ -8,8 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import fx, nn
 
-from explorer.engine.operations import canonical_name, rectifier_cap
-from explorer.engine.rewrite import pair
+from explorer.engine.graph.operations import canonical_name, rectifier_cap
+from explorer.engine.graph.rewrite import pair
 
 POOL_OPTIONS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
@@ -31,7 +31,6 @@ def lift_flat_maps(module: fx.GraphModule) -> None:
             (name == "amax" and _over_map(node)) or (name == "adaptive_max_pool2d" and shape[1:] == (1, 1))
         ):
             _pool_of_all(module.graph, node, source)
-    module.recompile()
 
 
 def _reshaped(graph: fx.Graph, node: fx.Node) -> None:

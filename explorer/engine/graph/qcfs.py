@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from explorer.engine.clip import TrainableClip
+from explorer.engine.graph.clip import TrainableClip
 
 
 class _Staircase(torch.autograd.Function):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from explorer.engine.operations import MAX_POOL, PLAIN_FORMS, canonical_name, rectifier_cap
+from explorer.engine.graph.operations import MAX_POOL, PLAIN_FORMS, canonical_name, rectifier_cap
 
 
 def normalise(module: fx.GraphModule) -> None:
@@ -26,7 +26,6 @@ def normalise(module: fx.GraphModule) -> None:
             source: Any = node.args[0]
             sizes = zip(*source.meta["shapes"], strict=True)  # a batch of one must keep its axis
             node.args = (source, tuple(i for i, size in enumerate(sizes) if size == (1, 1)))
-    module.recompile()
 
 
 def _functional_layer(module: fx.GraphModule, node: fx.Node, name: str) -> None:

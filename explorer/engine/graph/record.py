@@ -23,10 +23,10 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 
-from explorer.engine.clip import TrainableClip
 from explorer.engine.errors import TraceError, UnsupportedLayerError
-from explorer.engine.operations import words
-from explorer.engine.qcfs import QuantisedClip
+from explorer.engine.graph.clip import TrainableClip
+from explorer.engine.graph.operations import words
+from explorer.engine.graph.qcfs import QuantisedClip
 
 # What gives a Python value, or memory, that the image decides.
 READS_VALUES = words(
@@ -87,6 +87,7 @@ class Recorder(TorchFunctionMode):
         self.constants: dict[str, Tensor] = {}
         self.notes: set[str] = set()
         self.origin = ""  # the module that the next call comes from, where calls do not say so themselves
+        self.path = ""  # of the module that runs
         self._taken: set[str] = set()
         self._known: dict[int, _Known] = {}
         self._constant_nodes: dict[tuple[int, int], fx.Node] = {}
@@ -176,6 +177,7 @@ class Recorder(TorchFunctionMode):
         place = self._place(call)
         node = self.graph.create_node(call.op, call.target, args, kwargs, place.replace(".", "_"))
         node.meta["place"] = place if self.origin else ""
+        node.meta["inside"] = self.path
         if call.writes is not None:
             self._overwrite(call.writes, node, call.label)
         if isinstance(result, Tensor):
@@ -358,13 +360,15 @@ def listening(root: nn.Module, recorder: Recorder) -> Iterator[None]:
     listened = []
     try:
         for path, module in root.named_modules():
-            inner = WRAPPERS.get(type(module).__name__)
-            if inner is not None and path:
-                listened.append((module, vars(module).get("forward")))
+            if not path:
+                continue
+            listened.append((module, vars(module).get("forward")))
+            if inner := WRAPPERS.get(type(module).__name__):
                 module.forward = getattr(module, inner).__call__
-            elif path and is_layer(module):
-                listened.append((module, vars(module).get("forward")))
+            elif is_layer(module):
                 module.forward = _told(recorder, path, module, module.forward)
+            else:
+                module.forward = _entered(recorder, path, module.forward)
         with recorder:
             yield
     finally:
@@ -377,6 +381,17 @@ def listening(root: nn.Module, recorder: Recorder) -> Iterator[None]:
 
 def _told(recorder: Recorder, path: str, module: nn.Module, forward: Any) -> Callable[..., Any]:
     return lambda *args, **kwargs: recorder.layer(path, module, forward, args, kwargs)
+
+
+def _entered(recorder: Recorder, path: str, forward: Any) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        outer, recorder.path = recorder.path, path
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            recorder.path = outer
+
+    return run
 
 
 def is_layer(module: nn.Module) -> bool:

@@ -6,10 +6,10 @@ import operator
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from explorer.engine.errors import TraceError
-from explorer.engine.record import Recorder
+from explorer.engine.graph.record import Recorder
 
 RESHAPES = frozenset(["view", "reshape", "_unsafe_view"])
 FEW, MANY = 2, 3  # images of the two runs
@@ -109,7 +109,7 @@ def _rows(node: fx.Node) -> tuple[int, int] | None:
 
 def _join_constant(first: Recorder, second: Recorder, node: fx.Node, other: fx.Node) -> None:
     a, b = first.constants[str(node.target)], second.constants[str(other.target)]
-    if a is b or (a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())):
+    if a is b or (a.shape == b.shape and _same(a, b)):
         return
     reader = next(iter(node.users), node)
     rows = a.ndim > 0 and a.shape[0] == FEW and b.shape[0] == MANY and a.shape[1:] == b.shape[1:]
@@ -121,6 +121,13 @@ def _join_constant(first: Recorder, second: Recorder, node: fx.Node, other: fx.N
         f"{reader.name} takes a tensor that changes from run to run: it is drawn at random, or made of the image in a "
         "way that cannot be followed (NumPy, a scripted function). Write that part in plain PyTorch."
     )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Tell whether two values are one but for rounding."""
+    if a.is_floating_point() and a.dtype == b.dtype and a.numel():
+        return torch.allclose(a, b, rtol=1e-5, atol=1e-6 * float(a.abs().max()), equal_nan=True)
+    return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def _expand(graph: fx.Graph, node: fx.Node) -> None:

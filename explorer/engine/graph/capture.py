@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from explorer.engine.errors import ExplorerError, TraceError, UnsupportedLayerError
-from explorer.engine.join import FEW, MANY, join_runs
-from explorer.engine.qcfs import QuantisedClip, without_levels
-from explorer.engine.record import WRAPPERS, Recorder, listening
+from explorer.engine.graph.join import FEW, MANY, join_runs
+from explorer.engine.graph.qcfs import QuantisedClip, without_levels
+from explorer.engine.graph.record import WRAPPERS, Recorder, listening
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +99,10 @@ def _own_copy(model: Any) -> tuple[nn.Module, set[str]]:
 
 
 def _computed(model: nn.Module) -> dict[int, Any]:
-    """Return copies of weights that hooks computed (weight norm, pruning), which torch does not copy by itself."""
+    """Return copies of what torch does not copy by itself: weights that hooks computed, and scripted functions."""
     held = [value for module in model.modules() for value in vars(module).values()]
-    return {id(v): v.detach().clone() for v in held if isinstance(v, Tensor) and not v.is_leaf}
+    copies: dict[int, Any] = {id(v): v.detach().clone() for v in held if isinstance(v, Tensor) and not v.is_leaf}
+    return copies | {id(v): v for v in held if isinstance(v, torch.jit.ScriptFunction)}
 
 
 @torch.no_grad()

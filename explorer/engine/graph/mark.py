@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx, nn
 
-from explorer.engine.clip import TrainableClip
 from explorer.engine.errors import TraceError, UnsupportedLayerError
-from explorer.engine.graph import Kind, Network, ReportRow, Site, Unsupported, state_fingerprint
-from explorer.engine.guard import where
-from explorer.engine.join import FEW, FOLDED
-from explorer.engine.operations import (
+from explorer.engine.graph.clip import TrainableClip
+from explorer.engine.graph.guard import label, where
+from explorer.engine.graph.join import FEW, FOLDED
+from explorer.engine.graph.network import Kind, Network, ReportRow, Site, Unsupported, state_fingerprint
+from explorer.engine.graph.operations import (
     AFFINE,
     FINAL_ONLY,
     MAX_POOL,
@@ -23,7 +23,7 @@ from explorer.engine.operations import (
     canonical_name,
     rectifier_cap,
 )
-from explorer.engine.qcfs import QuantisedClip
+from explorer.engine.graph.qcfs import QuantisedClip
 
 QUOTIENTS = frozenset(["div", "divide", "true_divide"])
 MEND = "Replace it by nn.ReLU (or another layer that converts) and fine-tune, or choose a network from the list."
@@ -119,22 +119,27 @@ def _mark_node(marks: _Marks, node: fx.Node) -> None:
 
 
 def _mark_site(marks: _Marks, node: fx.Node, cap: float | None) -> None:
-    place, shape = where(node), marks.shapes[node.name]
-    label = place
+    name = place = label(node)
+    shape = marks.shapes[node.name]
     if place in marks.site_nodes:
-        label = f"{place}#{sum(s.name.startswith(place) for s in marks.sites) + 1}"
+        name = f"{place}#{sum(s.name.startswith(place) for s in marks.sites) + 1}"
     clip = node.op == "call_module" and isinstance(marks.modules.get(str(node.target)), TrainableClip | QuantisedClip)
-    marks.sites.append(Site(label, shape, cap, len(marks.sites), clip))
-    marks.site_nodes[label] = node.name
+    marks.sites.append(Site(name, shape, cap, len(marks.sites), clip))
+    marks.site_nodes[name] = node.name
     marks.kinds[node.name] = "site"
-    marks.rows.append(ReportRow(label, "site", shape, "" if cap is None else f"bounded at {cap:.4g}"))
+    marks.rows.append(ReportRow(name, "site", shape, "" if cap is None else f"bounded at {cap:.4g}"))
     marks.timed.add(node.name)
     _require_map(marks, node)
 
 
 def _require_map(marks: _Marks, node: fx.Node) -> None:
     shape = marks.shapes[node.name]
-    if node.meta["tensor_meta"].shape[:1] != (FEW,):
+    value = node.meta["tensor_meta"]
+    if not hasattr(value, "shape"):
+        why = "a max pool that gives indices as well has no rule."
+        marks.unsupported.append(Unsupported(where(node), why, "Leave return_indices out, and unpool by upsampling."))
+        return
+    if value.shape[:1] != (FEW,):
         problem = Unsupported(where(node), *FOLDED.split(". ", 1))
         marks.unsupported.append(replace(problem, why=f"{problem.why}."))
         return

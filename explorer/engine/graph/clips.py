@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from explorer.engine.clip import TrainableClip
-from explorer.engine.operations import canonical_name, rectifier_cap
-from explorer.engine.rewrite import attribute
+from explorer.engine.graph.clip import TrainableClip
+from explorer.engine.graph.operations import canonical_name, rectifier_cap
+from explorer.engine.graph.rewrite import attribute
 
 
 def merge_clips(module: fx.GraphModule) -> None:
@@ -27,7 +27,6 @@ def merge_clips(module: fx.GraphModule) -> None:
         if node.op in ("call_module", "call_function", "call_method") and node.users:
             _merge(module, node)
     module.graph.eliminate_dead_code()
-    module.recompile()
 
 
 def _merge(module: fx.GraphModule, node: fx.Node) -> None:

@@ -1,0 +1,59 @@
+"""Every entry of a visitor's session that is not a widget's, with its type: nowhere else are such keys written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import streamlit as st
+
+if TYPE_CHECKING:
+    from explorer.study.results import Result
+    from explorer.study.scene import Pin, Scene
+    from explorer.study.settings import Settings
+    from explorer.study.sweep import Sweep
+    from explorer.ui.panels.exports import Shown
+
+V = TypeVar("V")
+
+
+class Entry(Generic[V]):
+    """One entry: its name, and what it holds before anything is put there."""
+
+    def __init__(self, name: str, default: Callable[[], V]) -> None:
+        self.name = name
+        self._default = default
+
+    def get(self) -> V:
+        """Return what the session holds; the default is put there first if there is nothing."""
+        if self.name not in st.session_state:
+            st.session_state[self.name] = self._default()
+        return st.session_state[self.name]
+
+    def put(self, value: V) -> None:
+        """Hold this from now on."""
+        st.session_state[self.name] = value
+
+
+def _nothing() -> Any:
+    return None
+
+
+SITES: Entry[tuple[tuple[str, float | None, float | None], ...]] = Entry("set_sites", tuple)
+PINS: Entry[tuple[Pin, ...]] = Entry("pins", tuple)
+HISTORY: Entry[list[Scene]] = Entry("history", list)
+TOUCHED: Entry[tuple[tuple[str, ...], float]] = Entry("touched", lambda: ((), 0.0))
+HIDDEN: Entry[frozenset[str]] = Entry("hidden", frozenset)
+MESSAGE: Entry[str | None] = Entry("message", _nothing)
+LAST_GOOD: Entry[Settings | None] = Entry("last_good", _nothing)
+PAGES: Entry[dict[str, Any]] = Entry("pages", dict)
+OWNER: Entry[str] = Entry("owner", str)
+ASKED: Entry[Settings | None] = Entry("asked", _nothing)
+PLACED: Entry[tuple[str, tuple[int, ...]] | None] = Entry("placed", _nothing)
+SHOWN: Entry[Shown | None] = Entry("shown", _nothing)
+LATEST: Entry[tuple[Settings, Result] | None] = Entry("shown_result", _nothing)
+TABLE_SITES: Entry[Any] = Entry("table_sites", _nothing)
+TABLE_VERSION: Entry[int] = Entry("table_version", int)
+PENDING: Entry[dict[str, Any] | None] = Entry("pending", _nothing)
+GRID: Entry[Sweep | None] = Entry("grid", _nothing)  # the own grid that was started
+TOUR: Entry[int | None] = Entry("tour", _nothing)
