@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from networks import OptionAResNet, Perceptron, images, make
 from reference import NEURONS
 
-from explorer.engine import Cancelled, Record, SimulationSpec, methods, simulate, trace
-from explorer.engine.graph import state_fingerprint
+from explorer.cli.main import main
+from explorer.engine import Cancelled, Record, SimulationSpec, SpecError, methods, simulate, trace
+from explorer.engine.graph.network import state_fingerprint
 from explorer.engine.kernels import backend
 from explorer.engine.methods import fitting
 from explorer.engine.methods.calibrate import parts
@@ -22,7 +24,12 @@ from explorer.engine.methods.calibrate.parts import Best
 from explorer.engine.methods.calibrate.refit import ridge
 from explorer.engine.methods.calibrate.sample import in_order
 from explorer.engine.methods.calibrate.scanner import Scanner, Trial
+from explorer.engine.methods.calibrate.waterfall import waterfall
 from explorer.engine.neurons import law_named
+from explorer.engine.simulation.keys import image_keys
+from explorer.zoo.data import Embedded, load_images
+from explorer.zoo.images import normalise
+from explorer.zoo.registry import load
 
 T = 4
 LAWS = ("integrate_and_fire", "signed", "signed_at_zero")
@@ -200,7 +207,7 @@ def test_opi_is_kept_where_calibration_agrees_less(network, pictures, monkeypatc
 
 
 def test_it_can_be_cancelled_at_every_stage(network):
-    few, asked = images(12), [0]
+    few, asked = images(10), [0]
 
     def never():
         asked[0] += 1
@@ -208,7 +215,7 @@ def test_it_can_be_cancelled_at_every_stage(network):
 
     whole = digests(fit(network, few, "calibrate:fit_weights=true", stop=never))
     assert asked[0] > 100
-    for k in range(0, asked[0], max(1, asked[0] // 12)):
+    for k in range(0, asked[0], max(1, asked[0] // 8)):
         calls = iter(range(asked[0]))
         with pytest.raises(Cancelled):
             fit(network, few, "calibrate:fit_weights=true", stop=lambda calls=calls, k=k: next(calls) >= k)
@@ -234,6 +241,58 @@ def test_two_visitors_calibrate_at_once(network, pictures):
     for thread in threads:
         thread.join()
     assert [found[text] for text in texts] == alone
+
+
+def test_a_waterfall_adds_the_parts_one_by_one(network):
+    seen, unseen = images(32, seed=3), images(60, seed=4)
+    labels = network.forward(unseen).argmax(1)
+    method = methods.parse("calibrate-signed:samples=512,fit_steps=1")
+    told = []
+    stages = waterfall(method, network, 2, seen, (unseen, labels), on_progress=lambda *n: told.append(n))
+    assert [stage.part for stage in stages] == [
+        "opi", "law", "fit_threshold", "fit_shift", "fit_even", "fit_steps", "fit_amplitude"
+    ]  # fmt: skip
+    assert told == [(i + 1, 7) for i in range(7)]
+    opi = methods.get("opi")().fit(network, 2, in_order(seen)[8:])
+    assert stages[0].top1 == pytest.approx(float((opi.scores(unseen)[-1].argmax(1) == labels).double().mean()))
+    whole = method.fit(network, 2, seen)
+    assert stages[-1].agreement == whole.held.calibrated
+    assert stages[-1].error == pytest.approx(np.mean([row.after for row in whole.layers]))
+    assert stages[-1].error < 0.8 * stages[0].error
+    with pytest.raises(SpecError, match="no image is held back"):
+        waterfall(replace(method, held_back=0.0), network, 2, seen)
+
+
+def test_the_command_line_calibrates_on_training_images_alone_and_repeats_itself(monkeypatch, capsys):
+    seen = set()
+    whole = fitting.Probe.__init__
+
+    def watched(self, network, images, *rest):
+        seen.update(image_keys(images))
+        whole(self, network, images, *rest)
+
+    monkeypatch.setattr(fitting.Probe, "__init__", watched)
+    words = [
+        "run",
+        "--method",
+        "calibrate:samples=64",
+        "--steps",
+        "2",
+        "--images",
+        "24",
+        "--calibration-images",
+        "20",
+        "--json",
+    ]
+    rows = []
+    for _ in range(2):
+        assert main(words) == 0
+        rows.append(json.loads(capsys.readouterr().out))
+    assert {**rows[0], "seconds": 0} == {**rows[1], "seconds": 0} and rows[0]["method"].startswith("calibrate")
+    _, card = load("resnet20-relu")
+    tested = load_images(Embedded(), card, 24, "evaluation")
+    planted = image_keys(normalise(tested.images[:], card))
+    assert len(seen) == 20 and not seen & set(planted)
 
 
 def test_layers_without_a_map_and_sites_that_stay_silent():

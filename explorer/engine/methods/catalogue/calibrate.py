@@ -51,12 +51,18 @@ class Calibrated(Fitted):
     layers: tuple[LayerError, ...] = ()
     held: HeldBack | None = None
     kept: bool = True
-    ann: Network | None = None
+    given: Network | None = None
+    tried: SpikingNetwork | None = None
 
     @property
     def network(self) -> Network:
         """The network as given; `snn.network` is another one where weights were refitted."""
-        return self.ann or self.snn.network
+        return self.given or self.snn.network
+
+    @property
+    def candidate(self) -> SpikingNetwork:
+        """The calibrated network, also where OPI is kept in its place."""
+        return self.tried or self.snn
 
     @property
     def refitted(self) -> bool:
@@ -125,7 +131,7 @@ class Calibrate(Method):
         judged = _judge(opi, snn, images[:held], T, probe.stop) if held else None
         kept = judged is None or judged.calibrated >= judged.opi
         used = snn if kept else opi
-        return Calibrated(self, used, T, layers=layers, held=judged, kept=kept, ann=probe.network)
+        return Calibrated(self, used, T, layers=layers, held=judged, kept=kept, given=probe.network, tried=snn)
 
 
 @dataclass(frozen=True, kw_only=True)
