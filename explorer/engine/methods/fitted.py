@@ -171,7 +171,8 @@ class TwoPhases(Fitted):
             except (torch.OutOfMemoryError, MemoryError) as error:
                 if len(part) == 1:
                     raise SpecError(
-                        "Not even one image fits the memory. Choose fewer time-steps, smaller images or a smaller network."
+                        "Not even one image fits the memory. Choose fewer time-steps, smaller images or a smaller "
+                        "network."
                     ) from error
             if outcome is None:  # what the failed run held is free only now
                 size = len(part) // 2
