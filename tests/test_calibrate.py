@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from networks import OptionAResNet, Perceptron, images, make
 from reference import NEURONS
 
-from explorer.engine import Cancelled, Record, SimulationSpec, methods, simulate, trace
-from explorer.engine.graph import state_fingerprint
+from explorer.cli.main import main
+from explorer.engine import Cancelled, Record, SimulationSpec, SpecError, methods, simulate, trace
+from explorer.engine.graph.network import state_fingerprint
 from explorer.engine.kernels import backend
 from explorer.engine.methods import fitting
 from explorer.engine.methods.calibrate import parts
@@ -22,7 +24,12 @@ from explorer.engine.methods.calibrate.parts import Best
 from explorer.engine.methods.calibrate.refit import ridge
 from explorer.engine.methods.calibrate.sample import in_order
 from explorer.engine.methods.calibrate.scanner import Scanner, Trial
+from explorer.engine.methods.calibrate.waterfall import waterfall
 from explorer.engine.neurons import law_named
+from explorer.engine.simulation.keys import image_keys
+from explorer.zoo.data import Embedded, load_images
+from explorer.zoo.images import normalise
+from explorer.zoo.registry import load
 
 T = 4
 LAWS = ("integrate_and_fire", "signed", "signed_at_zero")
@@ -103,13 +110,14 @@ def test_no_part_raises_the_error_it_minimises(law, seed, regress):
 
 
 def test_every_part_changes_the_result(network, pictures):
-    whole = digests(fit(network, pictures))
-    for part in ("fit_threshold", "fit_shift", "fit_amplitude", "fit_even"):
-        assert digests(fit(network, pictures, f"calibrate:{part}=false")) != whole, part
-    for other in ("fit_steps=0", "fit_weights=true", "samples=16", "held_back=0.5", "seed=1,samples=512"):
-        assert digests(fit(network, pictures, f"calibrate:{other}")) != whole, other
-    refitted = digests(fit(network, pictures, "calibrate:fit_weights=true"))
-    assert digests(fit(network, pictures, "calibrate:fit_weights=true,ridge=1")) != refitted
+    few = pictures[:16]
+    whole = digests(fit(network, few, "calibrate:samples=256"))
+    for part in ("fit_threshold=false", "fit_shift=false", "fit_amplitude=false", "fit_even=false", "fit_steps=0"):
+        assert digests(fit(network, few, f"calibrate:samples=256,{part}")) != whole, part
+    for other in ("fit_weights=true,samples=256", "samples=16", "held_back=0.5,samples=256", "seed=1,samples=256"):
+        assert digests(fit(network, few, f"calibrate:{other}")) != whole, other
+    refitted = digests(fit(network, few, "calibrate:fit_weights=true,samples=256"))
+    assert digests(fit(network, few, "calibrate:fit_weights=true,ridge=1,samples=256")) != refitted
 
 
 @pytest.mark.parametrize("text", ["calibrate", "calibrate-signed", "calibrate:fit_weights=true,samples=512"])
@@ -125,7 +133,8 @@ def test_the_same_whatever_the_order_of_images_and_the_batch(network, pictures, 
 
 @pytest.mark.parametrize("text", ["calibrate", "calibrate-signed", "calibrate:v_init=uniform:0:1,seed=3"])
 def test_the_error_told_is_that_of_a_simulation(network, pictures, text):
-    fitted = fit(network, pictures, f"{text},held_back=0" if ":" in text else f"{text}:held_back=0")
+    text += ("," if ":" in text else ":") + "held_back=0,samples=65536"
+    fitted = fit(network, pictures, text)
     ordered = in_order(pictures)
     sim = simulate(fitted.snn, ordered, SimulationSpec(T, Record()))
     for row in fitted.layers:
@@ -136,14 +145,13 @@ def test_the_error_told_is_that_of_a_simulation(network, pictures, text):
         assert row.after <= row.before
 
 
-def test_it_agrees_more_often_with_the_ann(network):
+def test_unseen_images_get_scores_closer_to_the_anns(network):
     unseen, seen = images(200, seed=11), images(64, seed=12)
-    ann = network.forward(unseen).argmax(1)
-    agree = {}
+    ann, error = network.forward(unseen), {}
     for key in ("opi", "calibrate", "calibrate-signed"):
-        fitted = methods.get(key)().fit(network, T, seen)
-        agree[key] = float((fitted.scores(unseen)[-1].argmax(1) == ann).double().mean())
-    assert agree["opi"] + 0.1 < agree["calibrate"] <= agree["calibrate-signed"] + 0.02, agree
+        fitted = methods.get(key)().fit(network, 2, seen)
+        error[key] = float((fitted.scores(unseen)[-1] - ann).square().mean())
+    assert error["calibrate"] < 0.6 * error["opi"] and error["calibrate-signed"] < 0.6 * error["opi"], error
 
 
 @pytest.mark.parametrize("text", ["calibrate", "calibrate:fit_weights=true"])
@@ -195,11 +203,11 @@ def test_opi_is_kept_where_calibration_agrees_less(network, pictures, monkeypatc
     fitted = fit(network, pictures, "calibrate-signed")
     assert not fitted.kept and fitted.held.calibrated < fitted.held.opi
     opi = methods.get("opi")().fit(network, T, in_order(pictures)[fitted.held.images :])
-    assert digests(fitted) == digests(opi) and fitted.bits == 1
+    assert digests(fitted) == digests(opi)
 
 
 def test_it_can_be_cancelled_at_every_stage(network):
-    few, asked = images(12), [0]
+    few, asked = images(10), [0]
 
     def never():
         asked[0] += 1
@@ -207,7 +215,7 @@ def test_it_can_be_cancelled_at_every_stage(network):
 
     whole = digests(fit(network, few, "calibrate:fit_weights=true", stop=never))
     assert asked[0] > 100
-    for k in range(0, asked[0], max(1, asked[0] // 12)):
+    for k in range(0, asked[0], max(1, asked[0] // 8)):
         calls = iter(range(asked[0]))
         with pytest.raises(Cancelled):
             fit(network, few, "calibrate:fit_weights=true", stop=lambda calls=calls, k=k: next(calls) >= k)
@@ -233,6 +241,58 @@ def test_two_visitors_calibrate_at_once(network, pictures):
     for thread in threads:
         thread.join()
     assert [found[text] for text in texts] == alone
+
+
+def test_a_waterfall_adds_the_parts_one_by_one(network):
+    seen, unseen = images(32, seed=3), images(60, seed=4)
+    labels = network.forward(unseen).argmax(1)
+    method = methods.parse("calibrate-signed:samples=512,fit_steps=1")
+    told = []
+    stages = waterfall(method, network, 2, seen, (unseen, labels), on_progress=lambda *n: told.append(n))
+    assert [stage.part for stage in stages] == [
+        "opi", "law", "fit_threshold", "fit_shift", "fit_even", "fit_steps", "fit_amplitude"
+    ]  # fmt: skip
+    assert told == [(i + 1, 7) for i in range(7)]
+    opi = methods.get("opi")().fit(network, 2, in_order(seen)[8:])
+    assert stages[0].top1 == pytest.approx(float((opi.scores(unseen)[-1].argmax(1) == labels).double().mean()))
+    whole = method.fit(network, 2, seen)
+    assert stages[-1].agreement == whole.held.calibrated
+    assert stages[-1].error == pytest.approx(np.mean([row.after for row in whole.layers]))
+    assert stages[-1].error < 0.8 * stages[0].error
+    with pytest.raises(SpecError, match="no image is held back"):
+        waterfall(replace(method, held_back=0.0), network, 2, seen)
+
+
+def test_the_command_line_calibrates_on_training_images_alone_and_repeats_itself(monkeypatch, capsys):
+    seen = set()
+    whole = fitting.Probe.__init__
+
+    def watched(self, network, images, *rest):
+        seen.update(image_keys(images))
+        whole(self, network, images, *rest)
+
+    monkeypatch.setattr(fitting.Probe, "__init__", watched)
+    words = [
+        "run",
+        "--method",
+        "calibrate:samples=64",
+        "--steps",
+        "2",
+        "--images",
+        "24",
+        "--calibration-images",
+        "20",
+        "--json",
+    ]
+    rows = []
+    for _ in range(2):
+        assert main(words) == 0
+        rows.append(json.loads(capsys.readouterr().out))
+    assert {**rows[0], "seconds": 0} == {**rows[1], "seconds": 0} and rows[0]["method"].startswith("calibrate")
+    _, card = load("resnet20-relu")
+    tested = load_images(Embedded(), card, 24, "evaluation")
+    planted = image_keys(normalise(tested.images[:], card))
+    assert len(seen) == 20 and not seen & set(planted)
 
 
 def test_layers_without_a_map_and_sites_that_stay_silent():

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from explorer.cli import values
+from explorer.engine import methods
 from explorer.engine.errors import AssetError, DataError, ExplorerError, SpecError
 from explorer.engine.methods import texts
 from explorer.study import keys, link
@@ -119,6 +120,7 @@ def attack_link(text: str) -> None:
 READERS = (
     functools.partial(texts.threshold_rule, steps=8),
     functools.partial(texts.initial_potential, seed=0),
+    methods.parse,
     values.site_setting,
     values.class_names,
     class_list,

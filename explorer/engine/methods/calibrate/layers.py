@@ -107,7 +107,8 @@ def fit_neurons(site: Site, own: Neurons, sample: Sample, x: Tensor, which: Part
     Returns the best parameters, and per channel, float64 [C], the error of the neurons as they were, and E[a^2].
     """
     a = sample.activations[site.name]
-    scanner = Scanner(backend("cpu"), own.law, x, a, sample.start(site, own.start), which.amplitude)
+    start, go_on = sample.start(site, own.start), sample.probe.go_on
+    scanner = Scanner(backend("cpu"), own.law, x, a, start, which.amplitude, go_on)
     theta = own.theta.reshape(-1).expand(site.channels).contiguous()
     first = Trial(theta, theta, torch.zeros(sample.T, site.channels))
     _, before = replace(scanner, regress=False).measured(first)

@@ -24,6 +24,7 @@ AGAIN = (0.85, 0.92, 0.96, 1.04, 1.08, 1.15)
 FEEDBACK_ROUNDS, FEEDBACK = 4, 0.5  # as in FTBC
 GROUPS = 8  # of steps that move together where T is larger
 FIRST_MOVE = 0.2  # thresholds
+COARSE_EVERY, STEPS_EVERY = 4, 2  # searches on a part of the sample; what they find is judged on all of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,10 @@ class Best:
 
     def against(self, scanner: Scanner, trial: Trial) -> Best:
         """Return the better of both, channel by channel."""
-        trial, error = scanner.measured(trial)
+        return self.or_measured(*scanner.measured(trial))
+
+    def or_measured(self, trial: Trial, error: Tensor) -> Best:
+        """Return the better of this and a trial whose error is known."""
         better = error < self.error
         return Best(self.trial.mixed(trial, better), torch.where(better, error, self.error))
 
@@ -46,10 +50,12 @@ def with_theta(trial: Trial, theta: Tensor) -> Trial:
 
 
 def thresholds(scanner: Scanner, best: Best, top: Tensor, shares: Iterable[float] = COARSE) -> Best:
-    """Try thresholds that are shares of `top`, float32 [C], then some close to the best."""
+    """Try thresholds that are shares of `top`, float32 [C], on some of the sample, then close to the best on all."""
+    few = scanner.thinned(COARSE_EVERY)
+    rough = Best(*few.measured(best.trial))
     for share in shares:
-        best = best.against(scanner, with_theta(best.trial, top * share))
-    return nearby(scanner, best, FINE)
+        rough = rough.against(few, with_theta(best.trial, top * share))
+    return nearby(scanner, best.against(scanner, rough.trial), FINE)
 
 
 def nearby(scanner: Scanner, best: Best, factors: Iterable[float] = AGAIN) -> Best:
@@ -77,19 +83,21 @@ def even(scanner: Scanner, best: Best) -> Best:
     trial = best.trial
     for _ in range(FEEDBACK_ROUNDS):
         miss = scanner.mean - scanner.per_step(trial)
-        trial, _ = scanner.measured(replace(trial, shift=(trial.shift + FEEDBACK * miss).float()))
-        best = best.against(scanner, trial)
+        trial, error = scanner.measured(replace(trial, shift=(trial.shift + FEEDBACK * miss).float()))
+        best = best.or_measured(trial, error)
     return best
 
 
 def steps(scanner: Scanner, best: Best, rounds: int) -> Best:
     """Move the shift of one step, or one group of steps, after the other, up and down; halve the move every round."""
+    few = scanner.thinned(STEPS_EVERY)
+    rough = Best(*few.measured(best.trial))
     groups = torch.arange(scanner.T).chunk(min(GROUPS, scanner.T))
     for k in range(rounds):
         move = FIRST_MOVE * 0.5**k
         for group in groups:
             for sign in (-1, 1):
-                moved = best.trial.shift.clone()
-                moved[group] += sign * move * best.trial.theta
-                best = best.against(scanner, replace(best.trial, shift=moved))
-    return best
+                moved = rough.trial.shift.clone()
+                moved[group] += sign * move * rough.trial.theta
+                rough = rough.against(few, replace(rough.trial, shift=moved))
+    return best.against(scanner, rough.trial)

@@ -7,6 +7,7 @@ do not depend on the order of images, on threads, or on how the sample is cut.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,6 +21,7 @@ from explorer.engine.kernels.reference import unpack_bits
 from explorer.engine.neurons import Law
 
 LEVELS = 2**18
+LEAST = 1024  # neurons per channel that a thinned sample has
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,8 @@ class Scanner:
     """A site's neurons at S sampled places, and how well they tell the ANN's activations.
 
     x: currents that arrive, float32 [T, S, C]; a: the ANN's activations there, float32 [S, C]; start: v(0) / theta,
-    float32 [S, C] or [1, C]; regress: whether the worth of a spike is fitted, or equals its threshold.
+    float32 [S, C] or [1, C]; regress: whether the worth of a spike is fitted, or equals its threshold; go_on: called
+    before every trial, raises where the fit is to stop.
     """
 
     backend: Backend
@@ -59,6 +62,7 @@ class Scanner:
     a: Tensor
     start: Tensor
     regress: bool = True
+    go_on: Callable[[], None] = lambda: None
 
     @property
     def T(self) -> int:
@@ -69,6 +73,13 @@ class Scanner:
     def size(self) -> int:
         """Sampled neurons per channel."""
         return self.x.shape[1]
+
+    def thinned(self, every: int) -> Scanner:
+        """Return a scanner of every so manieth neuron, or this one where few would be left."""
+        if self.size < every * LEAST:
+            return self
+        start = self.start[::every] if len(self.start) > 1 else self.start
+        return replace(self, x=self.x[:, ::every].contiguous(), a=self.a[::every].contiguous(), start=start)
 
     @cached_property
     def _unit(self) -> float:
@@ -101,6 +112,7 @@ class Scanner:
 
     def train(self, trial: Trial) -> Tensor:
         """Return the train, uint8 [plane, S, 1, T, bytes], that the sampled neurons send."""
+        self.go_on()
         v = self._stored(self.start * trial.theta).expand(self.size, -1)[:, None].contiguous()
         state = self.backend.start(v, self.law.memory)
         current = Given((self._given,), Constant(self._stored(trial.shift).contiguous(), timed=True))

@@ -51,12 +51,18 @@ class Calibrated(Fitted):
     layers: tuple[LayerError, ...] = ()
     held: HeldBack | None = None
     kept: bool = True
-    ann: Network | None = None
+    given: Network | None = None
+    tried: SpikingNetwork | None = None
 
     @property
     def network(self) -> Network:
         """The network as given; `snn.network` is another one where weights were refitted."""
-        return self.ann or self.snn.network
+        return self.given or self.snn.network
+
+    @property
+    def candidate(self) -> SpikingNetwork:
+        """The calibrated network, also where OPI is kept in its place."""
+        return self.tried or self.snn
 
     @property
     def refitted(self) -> bool:
@@ -84,7 +90,7 @@ class Calibrate(Method):
     fit_steps: int = option(2, "rounds of moving each step's shift to the least squared error, 0: none", low=0, high=8)
     fit_weights: bool = option(False, "refit weights in closed form; this makes a new network")
     ridge: float = option(1e-3, "how strongly refitted weights keep to the old ones", low=1e-8, high=1e3)
-    samples: int = option(4096, "neurons per channel and layer to fit on", low=16, high=2**20)
+    samples: int = option(16384, "neurons per channel and layer to fit on", low=16, high=2**20)
     held_back: float = option(0.25, "share of the calibration images that only judge the result", low=0.0, high=0.9)
 
     @property
@@ -125,8 +131,7 @@ class Calibrate(Method):
         judged = _judge(opi, snn, images[:held], T, probe.stop) if held else None
         kept = judged is None or judged.calibrated >= judged.opi
         used = snn if kept else opi
-        bits = max(len(neurons.law.planes) for neurons in used.neurons.values())
-        return Calibrated(self, used, T, bits=bits, layers=layers, held=judged, kept=kept, ann=probe.network)
+        return Calibrated(self, used, T, layers=layers, held=judged, kept=kept, given=probe.network, tried=snn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +145,7 @@ class CalibrateSigned(Calibrate):
         "As calibrated for T, with neurons that take a spike back as soon as its charge is spent. The count is then "
         "the staircase of the mean current, in whatever order spikes come. A neuron sends -1, 0 or 1 in a step."
     )
+    fit_steps: int = option(0, "rounds of moving each step's shift to the least squared error, 0: none", low=0, high=8)
 
 
 def _judge(opi: SpikingNetwork, calibrated: SpikingNetwork, images: Tensor, T: int, stop: Stop) -> HeldBack:
