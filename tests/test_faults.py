@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from explorer.engine.errors import AssetError, CheckpointError, ExplorerError, readable
-from explorer.study import uploads
+from explorer.engine.errors import AssetError, Cancelled, CheckpointError, DataError, ExplorerError, readable
+from explorer.study import measure, uploads
 from explorer.zoo import hub, memory, registry
 from explorer.zoo.cards import read_weights
 from explorer.zoo.data import ASSETS
@@ -105,3 +105,26 @@ def test_messages_have_a_length_and_no_power_over_terminals():
     assert str(error).endswith("?[2J??? end") or str(error).endswith("?[2J?? end")
     assert readable("käse\n☃") == "käse\n☃"
     assert isinstance(replace(SMALL, T=4).describe(), str)
+
+
+def test_finding_thresholds_for_a_close_look_can_be_stopped_and_leaves_nothing_half_done():
+    settings = replace(SMALL, p=97.3)
+    asked = []
+
+    def stop():
+        asked.append(True)
+        return len(asked) > 2
+
+    with pytest.raises(Cancelled):
+        measure.look(settings, stop)
+    assert len(asked) == 3
+    assert measure.look(settings).ann.shape == (10,)
+
+
+def test_a_look_that_the_memory_cannot_hold_is_refused_before_thresholds_are_sought(monkeypatch):
+    from explorer.study import library
+
+    monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
+    monkeypatch.setattr(library, "calibration", lambda *_, **__: pytest.fail("thresholds were sought"))
+    with pytest.raises(DataError, match=r"resnet20-relu: one image of 32x32 pixels in 9 steps needs about"):
+        measure.look(replace(SMALL, T=9, p=97.1))
