@@ -118,6 +118,11 @@ class Job:
         return self.run.finished(self.images, self.errors)
 
 
+def _is_ending(error: BaseException) -> bool:
+    """Whether a run failed because the interpreter ends: its thread pools close before anything else is told."""
+    return not threading.main_thread().is_alive() or (isinstance(error, RuntimeError) and "shutdown" in str(error))
+
+
 @dataclass(frozen=True)
 class Load:
     """How busy the queue is: visitors, those of them who wait, and the runs they wait for."""
@@ -320,7 +325,8 @@ class Runner:
         except ExplorerError as error:
             run.error = str(error)
         except BaseException as error:  # a worker that ends for one run would leave all others waiting
-            if self._closing or not threading.main_thread().is_alive():
+            if self._closing or _is_ending(error):
+                self._closing = True
                 return
             traceback.print_exc()
             run.error = f"The run failed: {type(error).__name__}: {error}. Change a setting to try again."
