@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import threading
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ MARKERS = {
     "star": "*",
 }
 Format = Literal["svg", "pdf"]
+WRITING = threading.Lock()  # how fonts are written is a setting of the whole process
 
 
 def _figure(width: float, height: float, size: float) -> tuple[Any, Any]:
@@ -59,7 +61,7 @@ def _written(figure: Any, axes: Any, form: Format, size: float, x: str, y: str, 
         axes.legend(handles, labels, fontsize=size - 1, frameon=False)
     out = io.BytesIO()
     metadata = {"svg": {"Date": None, "Description": note}, "pdf": {"CreationDate": None, "Subject": note}}[form]
-    with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "explorer"}):
+    with WRITING, matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "explorer"}):
         figure.savefig(out, format=form, metadata=metadata)
     return out.getvalue()
 
