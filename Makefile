@@ -4,11 +4,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCKED := $(shell $(PYTHON) -c "import platform as p, sys; print('yes' if (sys.platform, p.machine(), sys.version_info[:2]) == ('linux', 'x86_64', (3, 11)) else '')")
 
 .PHONY: app test lint types browser benchmark lock clean
 
 app: $(VENV)/app.done
-	$(BIN)/streamlit run explorer/app.py
+	$(BIN)/python -m explorer serve
 
 test: $(VENV)/dev.done browser lint types
 	$(BIN)/python -m pytest
@@ -32,17 +33,18 @@ browser:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# The locks are for Python 3.11 on x86-64 Linux; elsewhere pip resolves anew.
 $(VENV)/app.done: requirements.txt requirements.lock | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(LOCKED),--require-hashes -r requirements.lock,-r requirements.txt)
 	touch $@
 
-$(VENV)/dev.done: requirements-dev.txt requirements.txt requirements.lock | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c requirements.lock
+$(VENV)/dev.done: requirements-dev.txt requirements.txt requirements.lock requirements-dev.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(LOCKED),--require-hashes -r requirements-dev.lock,-r requirements-dev.txt)
 	touch $@ $(VENV)/app.done
 
-# Write down the versions that are installed now.
-lock: $(VENV)/dev.done
-	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+# Resolve anew and write both locks.
+lock: $(VENV)/bin/python
+	$(BIN)/python tools/lock.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""All methods on a shipped network: top-1 by method and T as a table, `python -m benchmarks.methods NETWORK --images N`."""
+"""All methods on a shipped network, top-1 by method and T: `python -m benchmarks.methods NETWORK --images N`."""
 
 from __future__ import annotations
 

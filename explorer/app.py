@@ -18,7 +18,7 @@ import streamlit as st  # noqa: E402
 from explorer import limits  # noqa: E402
 
 limits.announce(st.get_option("server.address"))  # before anything is imported that asks for them
-from explorer.ui import dialogs, frame, sidebar, state, warm  # noqa: E402
+from explorer.ui import cache, dialogs, frame, journal, sidebar, state, warm  # noqa: E402
 from explorer.ui.components import address  # noqa: E402
 from explorer.ui.session import PAGES as PAGES_ENTRY  # noqa: E402
 
@@ -45,6 +45,8 @@ PAGES = {
     "energy": ("Energy and sparsity", ":material/bolt:", "Spikes, additions and what they might cost."),
 }
 
+journal.begin(cache.runner().load)
+frame.require_place()
 state.begin()
 dialogs.settle()
 dialogs.fetch()

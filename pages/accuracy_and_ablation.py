@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from explorer.limits import limits
 from explorer.plots import accuracy, theme
 from explorer.study.results import alike
 from explorer.ui import frame, state, tour, widgets
@@ -56,13 +57,13 @@ def steps_needed(named, results):
         missed = missed or steps is None
         column.metric(
             one.name,
-            f"T = {steps}" if steps else f"more than {result.T}",
+            f"T = {steps}" if steps else f"> {result.T}",
             help="First T from which accuracy stays at most 1 percentage point below the ANN's.",
         )
-    further = [T for T in FURTHER if T > results[0].T]
+    further = [T for T in FURTHER if results[0].T < T <= limits().steps]
     if missed and further and "time" not in state.hidden():
         row = st.container(horizontal=True, vertical_alignment="center")
-        row.caption("Go on to")
+        row.caption("Go on to", width="content")
         for T in further:
             row.button(f"T = {T}", key=f"further_{T}", on_click=lambda T=T: state.change(T=T))
 

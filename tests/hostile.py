@@ -156,7 +156,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a storage that is not there": lambda: archive(state(tensor((4,), (1,), stored=storage("7"))), **{"0": FOUR}),
     "a storage outside": lambda: archive(state(tensor((4,), (1,), stored=storage("../../version"))), **{"0": FOUR}),
     "a persistent module": lambda: archive(state(storage(name="module"))),
-    "os.system": lambda: archive(state(call("os.system", row(text("touch /tmp/harm"))))),
+    "os.system": lambda: archive(state(call("os.system", row(text("touch harm"))))),
     "eval": lambda: archive(state(call("builtins.eval", row(text("1+1"))))),
     "getattr": lambda: archive(state(call("builtins.getattr", row(text("a"), text("b"))))),
     "torch.load": lambda: archive(state(call("torch.load", row(text("/etc/passwd"))))),

@@ -264,6 +264,8 @@ CONVERTS: dict[str, Callable[[], nn.Module]] = {
     "resized": _net(pre=lambda x: F.interpolate(x, 20, mode="bicubic")),
     "clamped": _net(pre=lambda x: x.clamp(-1, 1)),
     "layer norm of the image": _net(pre=nn.LayerNorm([3, 16, 16])),
+    "a spectrum of the image": _net(pre=lambda x: torch.fft.ifft2(torch.fft.fft2(x) * 1.5).real),
+    "masked by the image": _around(lambda self, x: Net.forward(self, x.masked_fill(x < 0, 0.1))),
     "a gate of the image alone": _net(pre=lambda x: x * torch.sigmoid(x)),
     # identities and affine maps
     "stochastic depth": _net(ops.StochasticDepth(0.3, "row")),
@@ -303,6 +305,9 @@ CONVERTS: dict[str, Callable[[], nn.Module]] = {
     "rectifier of minimum": _net(act=StoredClip(lambda x, up: F.relu(torch.minimum(x, up)))),
     "two rectifiers": _net(act=StoredClip(lambda x, up: up - F.relu(up - F.relu(x)))),
     "difference of rectifiers": _net(act=StoredClip(lambda x, up: F.relu(x) - F.relu(x - up))),
+    "difference of a rectifier and its own": _net(
+        act=StoredClip(lambda x, up: (lambda y: y - F.relu(y - up))(F.relu(x)))
+    ),
     "a bound a channel": _net(act=StoredClip(lambda x, up: torch.clamp(x, torch.zeros(()), up), UP)),
     "clip with a gradient of its own": _net(act=StoredClip(lambda x, up: ClipFunction.apply(x, up))),
     "recomputed for the gradient": _net(lambda x: checkpoint(nn.ReLU(), x - 0.1, use_reentrant=True)),
@@ -314,6 +319,9 @@ CONVERTS: dict[str, Callable[[], nn.Module]] = {
         lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2)
     ),
     "adaptive max pool to one": _net(head=lambda x: F.adaptive_max_pool2d(x, 1).flatten(1)),
+    "maxima over one axis after the other": _net(head=lambda x: x.max(-1)[0].max(-1).values),
+    "maximum over one axis": _net(head=lambda x: torch.max(x, 2, keepdim=True)[0].mean((2, 3))),
+    "maximum over points": _net(head=lambda x: torch.max(x.flatten(2), 2)[0]),
     "everything squeezed": _net(head=lambda x: F.adaptive_avg_pool2d(x, 1).squeeze()),
     "linear over the last axis": _net(nn.Linear(16, 16)),
     "linear over an axis of one": lambda: LastAxis(),
@@ -332,6 +340,18 @@ CONVERTS: dict[str, Callable[[], nn.Module]] = {
 class NoStatistics(Net):
     def __init__(self) -> None:
         super().__init__(nn.BatchNorm2d(16, track_running_stats=False))
+
+
+class Restless(Net):
+    """Batch norm that the network itself puts into training mode."""
+
+    def __init__(self) -> None:
+        super().__init__(norm=nn.Identity)
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.norm.train()
+        return super().forward(x)
 
 
 class Crops(Net):
@@ -416,6 +436,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         _net(lambda x: F.batch_norm(x, None, None, training=True)),
         "batch norm without running statistics",
     ),
+    "batch norm in training mode": (lambda: Restless(), "norm: batch norm in training mode"),
+    "spectrum": (_net(lambda x: torch.fft.ifft2(torch.fft.fft2(x)).real), "fft_fft2 has no integrate-and-fire"),
+    "where by values": (_net(lambda x: torch.where(x > 0.1, x, x * 0)), "gt has no integrate-and-fire"),
+    "layout of the memory": (_net(lambda x: torch.kron(x, torch.ones(1, 1, 2, 2))), "kron|view size"),
     "floor division": (_net(lambda x: x // 0.5), "belongs to a quantiser"),
     "division that rounds": (_net(lambda x: torch.div(x, 0.5, rounding_mode="floor")), "belongs to a quantiser"),
     "division that truncates": (_net(lambda x: x.div(0.5, rounding_mode="trunc")), "belongs to a quantiser"),
@@ -449,6 +473,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "a max pool that gives indices as well has no rule|max_pool2d_with_indices has no|max_unpool2d has no",
     ),
     "scripted function": (_net(torch.jit.script(_doubled)), "a scripted function .* stands between"),
+    "maximum over channels": (_net(lambda x: x + x.max(1, True)[0]), "max has no rule. Use max_pool2d"),
     "sorted": (_net(lambda x: x.sort(1).values), "sort has no integrate-and-fire counterpart"),
     # images not apart
     "sum over everything": (_net(lambda x: x + x.sum() * 1e-4), "mixes the images of a batch"),

@@ -60,6 +60,20 @@ def test_strange_scenes_are_put_into_range(raw, expected):
     assert link.decode(packed(raw)) == expected
 
 
+def test_a_link_made_before_pins_had_names_opens_the_same_view():
+    raw = {
+        "T": 64,
+        "p": 99.5,
+        "v_init": 0.25,
+        "sites": [["act1", 0.5, None]],
+        "show": {"ablation": "scale", "log_axis": False},
+        "pins": [{"rule": "max"}, {"v_init": 0.0, "sites": [["act1", None, 0.3]]}],
+    }
+    settings = Settings(T=64, p=99.5, v_init=0.25, sites=(("act1", 0.5, None),))
+    pins = (Pin(Settings(rule="max"), slot=0), Pin(Settings(v_init=0.0, sites=(("act1", None, 0.3),)), slot=1))
+    assert link.decode(packed(raw)) == Scene(settings, Display(ablation="scale", log_axis=False), pins)
+
+
 def test_defaults_make_a_short_link():
     assert changes(Settings()) == {} and len(link.encode(Scene(Settings()))) < 20
 

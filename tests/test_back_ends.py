@@ -161,6 +161,7 @@ def every_field(site) -> dict[str, dict]:
         "start": {"start": ConstantStart(0.05)},
         "start at random": {"start": UniformStart(0.0, 1.0, 3)},
         "start by neuron": {"start": spread},
+        "start by image": {"start": torch.rand((2, *site.shape), generator=generator)},
         "shift": {"shift": torch.tensor(0.06)},
         "shift by neuron": {"shift": 0.2 * spread - 0.1},
         "shift in time": {"shift": torch.rand((T, C, *place), generator=generator) * 0.3},
@@ -169,6 +170,7 @@ def every_field(site) -> dict[str, dict]:
         "amplitude by channel": {"amplitude": 0.2 + by_channel},
         "amplitude by neuron": {"amplitude": 0.2 + spread},
         "gate": {"gate": torch.rand(site.shape, generator=generator) < 0.5},
+        "gate by image": {"gate": torch.rand((2, *site.shape), generator=generator) < 0.5},
     }
 
 

@@ -233,6 +233,34 @@ def test_time_is_played_by_keys_and_by_clicks_in_the_charts(address, page):
         assert abs(line["x"] + line["width"] / 2 - expected) < 2
 
 
+def test_the_tour_stays_open_when_a_step_changes_the_controls_above_it(address, page):
+    help.open_page(page, address + "/" + SMALL)
+    help.until_done(page)
+    page.get_by_text("Guided tour").click()
+    page.get_by_role("button", name="3. Too high a threshold").click()
+    page.get_by_text("A high threshold clips nothing").wait_for(timeout=help.WAIT)
+    page.get_by_text("max").first.wait_for(timeout=help.WAIT)  # the percentile's field above it is gone
+    assert page.get_by_role("button", name="4. Which layer hurts").is_visible()
+
+
+def test_two_visitors_at_once_see_their_own_number_of_images(address, browser):
+    contexts = [browser.new_context() for _ in range(2)]
+    pages = [context.new_page() for context in contexts]
+    for page, images in zip(pages, (64, 16)):
+        view = link.encode(Scene(Settings(images=images, T=6, v_init=0.35)))
+        page.goto(f"{address}/?{link.PARAMETER}={view}")
+    for page, images in zip(pages, (64, 16)):
+        help.until_done(page)
+        page.get_by_text(f"complete · {images} evaluation images").first.wait_for(timeout=help.WAIT)
+        page.wait_for_function(
+            """([css, n]) => document.querySelector(css)?._fullLayout?.xaxis?.title?.text?.endsWith(`N = ${n}`)""",
+            arg=[help.chart(page, "Accuracy"), images],
+            timeout=help.WAIT,
+        )
+    for context in contexts:
+        context.close()
+
+
 def test_a_narrow_window_has_one_column_of_charts(address, page):
     page.set_viewport_size({"width": 800, "height": 900})
     help.open_page(page, address + "/" + SMALL)

@@ -262,6 +262,62 @@ def test_site_names_may_contain_what_they_like():
     assert setting == values.SiteText("features.0:1#2", 1.5, 0.25)
 
 
+def test_errors_name_the_layers_and_causes_that_cost_most(capsys, own):
+    options = ("report", "--errors", *own, "--images", "10", "--steps", "6", "--threshold", "max")
+    told = run_json(capsys, *options)
+    assert {row["site"] for row in told["sites"]} == {"1", "4"} and told["images"] == 10
+    for row in told["sites"]:
+        parts = [row[cause] for cause in ("clipping", "quantisation", "unevenness", "inherited")]
+        assert row["squared"] > 0 and abs(sum(parts) - row["squared"]) < 1e-9
+    first = next(row for row in told["sites"] if row["site"] == "1")
+    assert first["inherited"] == pytest.approx(0, abs=1e-9), "the image is the first layer's input, without an error"
+    assert [row["own"] for row in told["sites"]] == sorted((row["own"] for row in told["sites"]), reverse=True)
+    longer = run_json(capsys, *options[:-4], "--steps", "64", "--threshold", "max")
+    assert longer["sites"][0]["squared"] < told["sites"][0]["squared"] / 4
+    assert main([*options]) == 0
+    out = capsys.readouterr().out
+    assert f"costs most: {told['sites'][0]['site']}, by " in out and "unevenness %" in out
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.GELU(), nn.Flatten(), nn.Linear(1568, 10))", "2: GELU"),
+        ("torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(768, 2)))", "a scripted network"),
+        ("type('N', (nn.Linear,), {'forward': lambda s, x: s.weight * (x.sum() > 0)})(2, 1)", "data|class scores"),
+        ("type('N', (nn.Module,), {'forward': lambda s, x: 1 / 0})()", "division by zero"),
+    ],
+)
+def test_a_network_that_cannot_be_read_ends_in_words_and_code_2(capsys, tmp_path, body, words):
+    (tmp_path / "own.py").write_text(f"import torch\nfrom torch import nn\ndef make():\n    return {body}\n")
+    options = ["--network", f"{tmp_path}/own.py:make", "--input-size", "16", "--images", "4", "--steps", "4"]
+    assert main(["run", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.search(words, error)
+
+
+@pytest.mark.parametrize("kind", ["double", "half", "bfloat16"])
+def test_networks_in_other_types_are_taken_as_float32_and_the_report_says_so(capsys, own, kind):
+    path = Path(own[1].rsplit(":", 1)[0])
+    path.write_text(f"{OWN}\ndef other():\n    return make().{kind}()\n")
+    own[1] = f"{path}:other"
+    network = own[: own.index("--data")]
+    assert main(["report", *network]) == 0
+    name = {"double": "float64", "half": "float16"}.get(kind, kind)
+    assert f"{name} weights are taken as float32" in capsys.readouterr().out
+    result = run_json(capsys, "run", *own, "--images", "10", "--steps", "6", "--threshold", "max")
+    assert len(result["top1"]) == 6
+
+
+def test_a_network_that_squeezes_everything_is_not_refused_for_its_single_image(capsys, own):
+    path = Path(own[1].rsplit(":", 1)[0])
+    layer = "type('S', (nn.Module,), {'forward': lambda self, x: x.squeeze()})()"
+    squeezed = f"nn.Sequential(*make()[:5], nn.AdaptiveAvgPool2d(1), {layer}, nn.Linear(8, 2))"
+    path.write_text(f"{OWN}\ndef squeezed():\n    return {squeezed}\n")
+    assert main(["report", "--network", f"{path}:squeezed", "--input-size", "16"]) == 0
+
+
 HOSTILE = [
     (["--input-size", "0"], "4 to 1024 pixels, got 0"),
     (["--threads", "-3"], "threads: 0 (torch's choice) to 1024, got -3"),
@@ -346,59 +402,3 @@ def test_a_fault_that_nobody_foresaw_is_one_line(capsys, monkeypatch):
     monkeypatch.setenv("EXPLORER_TRACEBACK", "1")
     with pytest.raises(LookupError):
         main(["networks"])
-
-
-def test_errors_name_the_layers_and_causes_that_cost_most(capsys, own):
-    options = ("report", "--errors", *own, "--images", "10", "--steps", "6", "--threshold", "max")
-    told = run_json(capsys, *options)
-    assert {row["site"] for row in told["sites"]} == {"1", "4"} and told["images"] == 10
-    for row in told["sites"]:
-        parts = [row[cause] for cause in ("clipping", "quantisation", "unevenness", "inherited")]
-        assert row["squared"] > 0 and abs(sum(parts) - row["squared"]) < 1e-9
-    first = next(row for row in told["sites"] if row["site"] == "1")
-    assert first["inherited"] == pytest.approx(0, abs=1e-9), "the image is the first layer's input, without an error"
-    assert [row["own"] for row in told["sites"]] == sorted((row["own"] for row in told["sites"]), reverse=True)
-    longer = run_json(capsys, *options[:-4], "--steps", "64", "--threshold", "max")
-    assert longer["sites"][0]["squared"] < told["sites"][0]["squared"] / 4
-    assert main([*options]) == 0
-    out = capsys.readouterr().out
-    assert f"costs most: {told['sites'][0]['site']}, by " in out and "unevenness %" in out
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ("nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.GELU(), nn.Flatten(), nn.Linear(1568, 10))", "2: GELU"),
-        ("torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(768, 2)))", "a scripted network"),
-        ("type('N', (nn.Linear,), {'forward': lambda s, x: s.weight * (x.sum() > 0)})(2, 1)", "data|class scores"),
-        ("type('N', (nn.Module,), {'forward': lambda s, x: 1 / 0})()", "division by zero"),
-    ],
-)
-def test_a_network_that_cannot_be_read_ends_in_words_and_code_2(capsys, tmp_path, body, words):
-    (tmp_path / "own.py").write_text(f"import torch\nfrom torch import nn\ndef make():\n    return {body}\n")
-    options = ["--network", f"{tmp_path}/own.py:make", "--input-size", "16", "--images", "4", "--steps", "4"]
-    assert main(["run", *options]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
-    assert re.search(words, error)
-
-
-@pytest.mark.parametrize("kind", ["double", "half", "bfloat16"])
-def test_networks_in_other_types_are_taken_as_float32_and_the_report_says_so(capsys, own, kind):
-    path = Path(own[1].rsplit(":", 1)[0])
-    path.write_text(f"{OWN}\ndef other():\n    return make().{kind}()\n")
-    own[1] = f"{path}:other"
-    network = own[: own.index("--data")]
-    assert main(["report", *network]) == 0
-    name = {"double": "float64", "half": "float16"}.get(kind, kind)
-    assert f"{name} weights are taken as float32" in capsys.readouterr().out
-    result = run_json(capsys, "run", *own, "--images", "10", "--steps", "6", "--threshold", "max")
-    assert len(result["top1"]) == 6
-
-
-def test_a_network_that_squeezes_everything_is_not_refused_for_its_single_image(capsys, own):
-    path = Path(own[1].rsplit(":", 1)[0])
-    layer = "type('S', (nn.Module,), {'forward': lambda self, x: x.squeeze()})()"
-    squeezed = f"nn.Sequential(*make()[:5], nn.AdaptiveAvgPool2d(1), {layer}, nn.Linear(8, 2))"
-    path.write_text(f"{OWN}\ndef squeezed():\n    return {squeezed}\n")
-    assert main(["report", "--network", f"{path}:squeezed", "--input-size", "16"]) == 0

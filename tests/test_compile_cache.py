@@ -103,7 +103,9 @@ print(histogram(np.arange(12, dtype=np.float32).reshape(6, 2), 1.0, 16).tolist()
 def test_an_install_that_cannot_be_written_to_works(tmp_path, temporary):
     install = tmp_path / "install"
     shutil.copytree(ROOT / "explorer", install / "explorer", ignore=shutil.ignore_patterns("__pycache__"))
-    (install / "explorer" / "engine" / "kernels" / "cpu" / "__pycache__").write_text("in the way")
+    kernels = install / "explorer" / "engine" / "kernels"
+    for folder in (kernels, *(path for path in kernels.rglob("*") if path.is_dir())):
+        (folder / "__pycache__").write_text("in the way")
     nowhere = str(tmp_path / "install" / "explorer" / "__init__.py" / "x")
     (tmp_path / "tmp").mkdir()
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("NUMBA", "PYTHON"))}

@@ -157,14 +157,21 @@ def test_equal_weights_with_other_options_share_nothing_in_the_store(options):
 @pytest.mark.parametrize(
     ("layer", "shape", "as_map"),
     [
-        (nn.Linear(8, 16), (3, 8), (3, 1, 16)),
-        (nn.Conv1d(3, 16, 3, padding=1), (3, 8), (16, 1, 8)),
-        (nn.Conv3d(3, 16, 3, padding=1), (3, 4, 4, 2), (16, 16, 2)),
-        (nn.Sequential(nn.Linear(8, 1), nn.Flatten(0)), (8,), (1,)),
+        (lambda: nn.Linear(8, 16), (3, 8), (3, 1, 16)),
+        (lambda: nn.Conv1d(3, 16, 3, padding=1), (3, 8), (16, 1, 8)),
+        (lambda: nn.Conv3d(3, 16, 3, padding=1), (3, 4, 4, 2), (16, 16, 2)),
+        (lambda: nn.Sequential(nn.Linear(8, 1), nn.Flatten(0)), (8,), (1,)),
     ],
 )
 def test_sites_of_other_shapes_become_maps(layer, shape, as_map):
-    snn, images = made(lambda: nn.Sequential(layer, nn.ReLU(), Rows(), nn.LazyLinear(5)), shape)
+    def build():
+        first = layer()
+        for name, value in first.named_parameters():
+            if name.endswith("bias"):
+                nn.init.ones_(value)  # so that some neuron fires whatever the weights are
+        return nn.Sequential(first, nn.ReLU(), Rows(), nn.LazyLinear(5))
+
+    snn, images = made(build, shape)
     (site,) = snn.network.sites
     assert site.shape == as_map
     scores, counts, _ = simulate_reference(snn, images, T)

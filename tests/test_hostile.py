@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import mmap
 import pickle
 import subprocess
 import zipfile
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from explorer.cli import values
+from explorer.engine import methods
 from explorer.engine.errors import AssetError, DataError, ExplorerError, SpecError
 from explorer.engine.methods import texts
 from explorer.study import keys, link
@@ -108,7 +110,7 @@ def attack_link(text: str) -> None:
     admitted, _ = link.admit(scene)
     assert admitted.settings.source in ("embedded", scene.settings.source)
     assert not admitted.settings.source.startswith("/")
-    for one in (admitted.settings, *admitted.pins):
+    for one in (admitted.settings, *(pin.settings for pin in admitted.pins)):
         keys.plain(one.describe())
         keys.plain(one.note())
         assert 1 <= one.T <= 256 and 16 <= one.images <= 2000
@@ -118,6 +120,7 @@ def attack_link(text: str) -> None:
 READERS = (
     functools.partial(texts.threshold_rule, steps=8),
     functools.partial(texts.initial_potential, seed=0),
+    methods.parse,
     values.site_setting,
     values.class_names,
     class_list,
@@ -193,4 +196,4 @@ def test_the_guards_of_these_tests_see_what_they_look_for(tmp_path):
         subprocess.run(["true"], check=True)
     assert len(seen) >= 3
     with pytest.raises(AssertionError, match="MiB"), within(50, 10, "memory"):
-        bytearray(b"x" * 100 * 2**20)
+        mmap.mmap(-1, 100 * 2**20).write(b"x" * 2**20 * 100)

@@ -13,9 +13,9 @@ import pytest
 
 from explorer import limits
 from explorer.study import keys, link
-from explorer.study.scene import Scene
+from explorer.study.scene import Pin, Scene
 from explorer.study.settings import Settings
-from explorer.ui import state
+from explorer.ui import session, state
 from tests.app_help import SMALL, open_app, settle
 from tests.pictures import class_folders
 
@@ -79,8 +79,8 @@ def test_a_named_folder_is_read_by_its_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize("source", ["/proc", "/", "/usr", "~", "..", "C:\\", "/etc/passwd", "//host/share"])
 def test_a_link_chooses_no_folder(source):
     settings = replace(SMALL, source=source, image=3)
-    scene, told = link.admit(Scene(settings, pins=(settings, SMALL)))
-    assert scene == Scene(SMALL, pins=(SMALL,))
+    scene, told = link.admit(Scene(settings, pins=(Pin(settings), Pin(SMALL))))
+    assert scene == Scene(SMALL, pins=(Pin(SMALL),))
     assert "which a link cannot choose" in told
     assert source not in told
 
@@ -112,10 +112,11 @@ def test_messages_stay_until_they_are_dismissed():
 
 
 def test_messages_do_not_pile_up(monkeypatch):
-    monkeypatch.setattr(state.st, "session_state", {})
+    kept = {"message": None}
+    monkeypatch.setattr(session.st, "session_state", kept)
     for text in ("a", "b", "a", "c", "d", "d"):
         state.say(text)
-    assert state.MESSAGE.get().split(state.PARAGRAPH) == ["a", "c", "d"]
+    assert kept["message"].split(state.PARAGRAPH) == ["a", "c", "d"]
 
 
 PUBLIC_APP = """

@@ -1,10 +1,16 @@
 """Figures carry units and the numbers they were given; theory formulas agree with the stepped neuron."""
 
+import inspect
+from pathlib import Path
+
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from explorer.engine.theory import staircase_counts
-from explorer.plots import accuracy, membrane, rates, theme, theory
+from explorer.plots import accuracy, energy, membrane, rates, sweep, theme, theory
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def stepped_trace(name="v", T=12, x=0.3, v_init=0.5, theta=1.0):
@@ -55,6 +61,107 @@ def test_axes_carry_units():
     assert "%" in titles(rates.layer_error_figure(["a"], np.array([0.1]), np.array([0.0])))[1]
 
 
+def every_figure():
+    """Return every figure that the pages draw, by name, from small made-up data."""
+    curve = accuracy.Curve("a", np.array([0.1, 0.9]), np.array([0.0, 0.8]), np.array([0.2, 1.0]), 50)
+    x, parts = np.array([0.1, 0.2]), {part: np.array([0.1, -0.1]) for part in (*rates.PARTS, "total")}
+    one = np.ones(3)
+    return {
+        "accuracy": accuracy.accuracy_figure([curve, curve], 0.9, True, accuracy.PUBLISHED),
+        "grid": accuracy.grid_figure(np.ones((2, 2)), [1, 2], ["a", "b"], "time-steps T", "v_init (share of θ)"),
+        "bars": accuracy.bars_figure(["a"], x[:1], "change (percentage points)"),
+        "membrane": membrane.membrane_figure([stepped_trace()]),
+        "decoded": membrane.convergence_figure([stepped_trace()]),
+        "current": membrane.current_figure([stepped_trace()]),
+        "scores": membrane.scores_figure(["cat", "dog"], x, x),
+        "raster": membrane.raster_figure(np.ones((4, 3), np.uint8)),
+        "first spikes": membrane.first_spikes_figure([("a", theme.YOURS, {"act1": 2.0})]),
+        "histogram": rates.histogram_figure(np.ones((2, 2)), one, one, 8, 0.5),
+        "layer error": rates.layer_error_figure(["a"], x[:1], x[:1]),
+        "parts": rates.parts_figure(["a", "b"], parts),
+        "squared parts": rates.parts_figure(["a", "b"], parts, squared=True),
+        "potential": rates.potential_figure(one, np.linspace(-1, 2, 4)),
+        "map": rates.map_figure(np.ones((3, 3)), "rms error (% of θ)", (1, 1)),
+        "tiles": rates.tiles_figure(np.ones((5, 2, 2)), (0, 0, 0)),
+        "operations": energy.operations_figure({"act1": 10}, {"act1": 20.0}),
+        "energy": energy.energy_figure([1, 2], [0.1, 0.2], [0.5, 0.6], (0.4, 0.9)),
+        "line": sweep.line_figure([0.0, 0.5], x, x, x, "v_init (share of θ)", theme.ACCURACY, 0.9),
+        "words": sweep.bars_figure(["max", "clip"], x, x, x, "threshold rule", theme.ACCURACY),
+        "staircase": theory.staircase_figure(1.0, 8, 0.5, 0.3),
+        "theory error": theory.error_figure(1.0, 8, 0.5),
+        "theory square": theory.square_figure(x, 1.0, 8, 0.5),
+        "density": theory.density_figure(x, 1.0),
+    }
+
+
+FIGURES = every_figure()
+# Axes of words or of plain counts: what they count is their unit.
+UNITLESS = ("layer", "class", "channel", "row", "column", "time-step", "threshold rule", "v(T) / θ", "a / θ", "neuron")
+PLOTTED = {file.stem for file in (ROOT / "explorer" / "plots").glob("*.py")} - {"__init__", "theme", "paper"}
+
+
+def test_every_figure_of_the_package_is_among_them():
+    from inspect import getmembers, isfunction
+
+    modules = [accuracy, membrane, rates, energy, sweep, theory]
+    assert {module.__name__.rpartition(".")[2] for module in modules} == PLOTTED
+    made = {name for m in modules for name, _ in getmembers(m, isfunction) if name.endswith("_figure")}
+    source = "".join(line for line in inspect.getsource(every_figure))
+    assert [name for name in made if f".{name}(" not in source] == []
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_axis_has_a_title_with_its_unit(name):
+    figure = FIGURES[name]
+    for title in titles(figure):
+        assert title, f"{name}: an axis without a title"
+        assert "(" in title or any(word in title for word in UNITLESS), f"{name}: {title!r} has no unit"
+    for trace in figure.data:
+        if trace.type == "heatmap" and trace.showscale is not False:
+            assert "(" in trace.colorbar.title.text, f"{name}: colours without a unit"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_kind_of_mark_has_a_legend_entry_or_stands_alone(name):
+    """More than one kind of line, mark or bar: each is named in the legend (bands belong to their line)."""
+    figure = FIGURES[name]
+    shown = [t for t in figure.data if (t.type != "heatmap" and t.hoverinfo != "skip") or t.name]
+    groups = {t.legendgroup or t.name or i for i, t in enumerate(shown)}
+    entries = {t.legendgroup or t.name for t in shown if t.name and t.showlegend is not False}
+    if len(groups) > 1:
+        assert groups == entries, f"{name}: {groups - entries} not in the legend"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_carries_its_number_of_images_in_its_title(name):
+    figure = theme.sample(go.Figure(FIGURES[name]), 48, 256)
+    assert "N = 48 of 256" in figure.layout.xaxis.title.text
+    assert theme.sample(go.Figure(FIGURES[name]), 256, 256).layout.xaxis.title.text.endswith("N = 256")
+
+
+def test_a_meaning_is_drawn_the_same_everywhere():
+    styles = [theme.YOURS, theme.ZERO, theme.HALF, theme.ANN, *theme.PINS]
+    for part in ("colour", "symbol"):
+        assert len({getattr(style, part) for style in styles}) == len(styles)
+    assert len({(style.dash, style.symbol) for style in styles}) == len(styles)
+    curve = accuracy.Curve("a", np.ones(4), np.ones(4), np.ones(4), 9, style=theme.HALF)
+    trace = membrane.Trace("a", *[np.ones(4)] * 3, np.ones(4), 1.0, 0.5, 1.0, theme.HALF)
+    lines = [
+        accuracy.accuracy_figure([curve], None).data[1],
+        membrane.membrane_figure([trace]).data[0],
+        membrane.first_spikes_figure([("a", theme.HALF, {"act1": 1.0})]).data[0],
+        energy.energy_figure([1], [0.1], [0.5], (0.4, 0.9), theme.HALF).data[0],
+    ]
+    assert {(line.line.color, line.line.dash) for line in lines} == {(theme.HALF.colour, theme.HALF.dash)}
+
+
+@pytest.mark.parametrize("T", [1, 2, 8])
+def test_few_steps_have_whole_ticks(T):
+    curve = accuracy.Curve("a", np.ones(T), np.ones(T), np.ones(T), 9)
+    assert accuracy.accuracy_figure([curve], None).layout.xaxis.dtick == 1
+    assert membrane.membrane_figure([stepped_trace(T=T)]).layout.xaxis.dtick == 1
+
+
 def test_membrane_figure_marks_spikes_and_threshold():
     trace = stepped_trace()
     figure = membrane.membrane_figure([trace])
@@ -95,6 +202,6 @@ def contrast(colour, background):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("colour", theme.COLORWAY)
+@pytest.mark.parametrize("colour", [*theme.COLORWAY, *(style.colour for style in theme.PINS)])
 def test_line_colours_can_be_seen_in_light_and_dark(colour):
     assert contrast(colour, "#ffffff") >= 2.9 and contrast(colour, "#0e1117") >= 3.0

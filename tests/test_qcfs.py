@@ -52,6 +52,14 @@ def test_gradients_pass_the_floor_as_if_it_were_not_there():
     assert float(clip.theta.grad) == pytest.approx(2 * -0.1 + 3 * 0.05 + 4 * -0.1 + 5 * 1)
 
 
+def test_noise_moves_the_input_by_levels_while_training_only():
+    clip = QuantisedClip(2.0, levels=4)
+    x = torch.full((1, 2, 1, 2), 1.0)
+    clip.noise = torch.tensor([0.0, 1.0, -1.0, 0.4, 9.0])
+    assert clip.train()(x).movedim(1, -1).flatten().tolist() == [1.0, 1.5, 0.5, 1.0]
+    assert torch.equal(clip.eval()(x), x)
+
+
 def small(levels=4, theta=1.3):
     torch.manual_seed(0)
     return CifarResNet(1, 4, lambda: QuantisedClip(theta, levels)).eval()

@@ -49,6 +49,8 @@ OPERATORS: dict[str, Change] = {
     "addmm": lambda x: (
         torch.addmm(torch.ones(C), x.movedim(1, -1).reshape(-1, C), MIX).reshape(len(x), *x.shape[2:], C).movedim(-1, 1)
     ),
+    "baddbmm": lambda x: torch.baddbmm(x.flatten(2), MIX.expand(len(x), C, C), x.flatten(2)).reshape(x.shape),
+    "tensordot": lambda x: torch.tensordot(x, MIX, ([1], [0])).movedim(-1, 1),
     "einsum": lambda x: torch.einsum("bchw,cd->bdhw", x, MIX),
     "avg_pool1d": lambda x: _rows(x, lambda s: F.avg_pool1d(s, 3, 1, 1)),
     "avg_pool2d": lambda x: F.avg_pool2d(x, 3, 1, 1),
@@ -67,6 +69,8 @@ OPERATORS: dict[str, Change] = {
     "negative": lambda x: torch.negative(x),
     "lerp": lambda x: torch.lerp(x, x.flip(3), 0.3),
     "addcmul": lambda x: torch.addcmul(x, x.flip(2), ROW),
+    "where": lambda x: torch.where(ROW > 1, x, 0.5 * x.flip(2)),
+    "masked_fill": lambda x: x.masked_fill(ROW > 1, 0.1),
     "cat": lambda x: torch.cat([x[:, 4:], x[:, :4]], 1),
     "concat": lambda x: torch.concat([x, x], 2),
     "concatenate": lambda x: torch.concatenate([x[:, :4], x[:, 4:]], -3),
@@ -161,6 +165,7 @@ OPERATORS: dict[str, Change] = {
     MAX_POOL: lambda x: F.max_pool2d(x, 3, 1, 1),
     "max_pool1d": lambda x: _rows(x, lambda s: F.max_pool1d(s, 3, 1, 1)),
     "amax": lambda x: x + x.amax((2, 3), keepdim=True),
+    "max": lambda x: x - x.max(2, keepdim=True).values,
     "adaptive_max_pool2d": lambda x: x + F.adaptive_max_pool2d(x, 1),
 }
 ACTS: dict[str, Change] = {
@@ -236,7 +241,6 @@ def test_every_rule_has_an_example():
     assert {*OPERATORS, *ACTS, *ELSEWHERE} == AFFINE | SCALING | RECTIFIERS | {MAX_POOL, *REWRITTEN}
 
 
-POOLS = {MAX_POOL, "max_pool1d", "amax", "adaptive_max_pool2d"}
 some = st.lists(st.sampled_from(sorted(OPERATORS)), max_size=3)
 
 

@@ -216,3 +216,18 @@ def test_a_slow_close_look_holds_up_nobody_elses():
     for thread in threads:
         thread.join(10)
     queue.close()
+
+
+def test_the_end_of_the_server_in_mid_run_is_no_fault_of_the_run(runner, capsys):
+    class Ending:
+        def available(self, settings, n):
+            return n
+
+        def advance(self, *_):
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    job = runner.want("me", [Settings(T=8)])[0]
+    runner.step(Ending(), "me", job.run)
+    assert job.error is None
+    assert runner._closing
+    assert "Traceback" not in capsys.readouterr().err

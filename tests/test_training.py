@@ -21,6 +21,7 @@ from explorer.zoo.training.batches import crop, cut_out, pad, placement, to_inpu
 from explorer.zoo.training.data import Images, hold_out, read
 from explorer.zoo.training.loop import Training
 from explorer.zoo.training.measure import Measured, measure
+from explorer.zoo.training.noise import Noise
 from explorer.zoo.training.optimise import Optimiser, clips, flat, learning_rate
 from explorer.zoo.training.recipes import RECIPES, Cycle, Distillation, Muon, Recipe
 from explorer.zoo.training.start import build, go_on_from
@@ -191,7 +192,9 @@ def trained(tmp_path, recipe, assets=None, said=None, classes=3):
     "recipe",
     [
         replace(SMALL, cycles=(Cycle(3, 0.05, small_epochs=1, cutout=8),), ema=0.5, warmup=0.4),
-        replace(SMALL, activation="qcfs", levels=(4, 8), cycles=(Cycle(3, 0.05),), muon=Muon(), alternate=True),
+        replace(
+            SMALL, activation="qcfs", levels=(4, 8), noise=0.5, noise_from=1, cycles=(Cycle(3, 0.05),), muon=Muon()
+        ),
     ],
     ids=["clip", "qcfs"],
 )
@@ -231,6 +234,42 @@ def test_a_teacher_of_other_classes_is_refused(assets, tmp_path):
         trained(tmp_path, replace(SMALL, distillation=Distillation("plain")), assets)
 
 
+def test_noise_is_uniform_new_every_step_and_other_at_every_site():
+    net = build(replace(SMALL, activation="qcfs"))
+    noise = Noise(net, 0.5, torch.Generator().manual_seed(0))
+    rows = []
+    for _ in range(2):
+        noise.draw(torch.zeros(8, 3, 32, 32))
+        rows.append([m.noise.float().clone() for m in net.modules() if isinstance(m, QuantisedClip)])
+    assert min(len(row) for row in rows[0]) >= 8 * 16 * 32 * 32
+    first, second = rows[0][0], rows[1][0]
+    assert float(first.mean()) == pytest.approx(0, abs=0.01) and float(first.std()) == pytest.approx(0.5, rel=0.01)
+    assert first.abs().max() <= 0.5 * 3**0.5 + 0.01
+    n = 100_000
+    for other in (second, rows[0][1]):
+        assert abs(torch.corrcoef(torch.stack([first[:n], other[:n]]))[0, 1]) < 0.02
+    Noise(net, 0.0, torch.Generator()).draw(torch.zeros(8, 3, 32, 32))
+    assert all(m.noise is None for m in net.modules() if isinstance(m, QuantisedClip))
+
+
+def test_each_batch_draws_its_levels_and_noise_begins_where_it_is_told(tmp_path, monkeypatch):
+    seen = []
+    step = Optimiser.step
+
+    def watched(self, loss, cycle, progress):
+        seen.append({(int(m.levels), m.noise is not None) for m in net.modules() if isinstance(m, QuantisedClip)})
+        step(self, loss, cycle, progress)
+
+    recipe = replace(SMALL, activation="qcfs", levels=(4, 8), noise=0.5, noise_from=1)
+    net = build(recipe)
+    monkeypatch.setattr("explorer.zoo.training.loop.build", lambda *_: net)
+    monkeypatch.setattr(Optimiser, "step", watched)
+    trained(tmp_path, recipe)
+    assert all(len(states) == 1 for states in seen), "all sites alike"
+    assert {next(iter(states)) for states in seen[: len(seen) // 2]} == {(4, False), (8, False)}
+    assert {next(iter(states)) for states in seen[len(seen) // 2 :]} == {(4, True), (8, True)}
+
+
 def test_held_out_images_are_balanced_and_not_trained_on():
     data = pictures(90)
     rest, held = hold_out(data, 30)
@@ -256,7 +295,7 @@ def cifar100(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     folder = tmp_path / "data" / "cifar-100-python"
     folder.mkdir(parents=True)
-    for name, n in (("train", 300), ("test", 100)):
+    for name, n in (("train", 200), ("test", 20)):
         images = np.random.default_rng(n).integers(0, 256, (n, 3072), dtype=np.uint8)
         content = {"data": images, "fine_labels": [i % 100 for i in range(n)]}
         (folder / name).write_bytes(pickle.dumps(content))
@@ -266,13 +305,13 @@ def cifar100(tmp_path, monkeypatch):
 
 def test_the_same_recipe_trains_cifar100(cifar100, tmp_path, monkeypatch, capsys):
     """The path of the code alone: nothing can be learnt from these pictures."""
-    monkeypatch.setitem(RECIPES, "resnet20-clip", replace(SMALL, held_out=100))
+    monkeypatch.setitem(RECIPES, "resnet20-clip", replace(SMALL, held_out=20))
     options = ["--data", str(cifar100), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
     monkeypatch.setattr(sys, "argv", ["train", "resnet20-clip", *options])
     train.main()
     printed = capsys.readouterr().out
-    assert "epoch 2/2" in printed and "held out: top-1 on 100 images" in printed and "test set: top-1" in printed
+    assert "epoch 2/2" in printed and "held out: top-1 on 20 images" in printed and "test set: top-1" in printed
     net, card = load("resnet20-clip", tmp_path / "out")
-    assert (card.dataset, len(card.classes), card.classes[7], card.top1_images) == ("CIFAR-100", 100, "thing 7", 100)
+    assert (card.dataset, len(card.classes), card.classes[7], card.top1_images) == ("CIFAR-100", 100, "thing 7", 20)
     assert net(card.example()).shape == (1, 100)
-    assert len(read(cifar100, train=True).labels) == 300
+    assert len(read(cifar100, train=True).labels) == 200

@@ -15,7 +15,7 @@ import torch
 from explorer.engine import trace
 from explorer.engine.errors import AssetError, SpecError
 from explorer.zoo import hub
-from explorer.zoo.architectures import architectures, build
+from explorer.zoo.architectures import ACTIVATIONS, CIFAR_ARCHITECTURES, architectures, build
 from explorer.zoo.cards import CIFAR10_MEAN, CIFAR10_STD, Card, write_network
 from explorer.zoo.cifar10 import CLASSES
 from explorer.zoo.data import ASSETS, Embedded, load_images
@@ -90,9 +90,7 @@ def test_unknown_names_are_answered_with_the_known_ones(assets):
         build("torchvision:resnet17")
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet20-relu", "resnet20-clip", "resnet20-qcfs", "vgg16-relu", "vgg16-clip", "vgg16-qcfs"]
-)
+@pytest.mark.parametrize("name", [f"{base}-{a}" for base in CIFAR_ARCHITECTURES for a in ACTIVATIONS])
 def test_every_architecture_of_ours_maps_images_to_scores(name):
     assert name in architectures()
     assert build(name, classes=7).eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 7)

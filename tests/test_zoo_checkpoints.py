@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import nn
 
 from explorer.engine import trace
-from explorer.engine.errors import CheckpointError, SpecError
+from explorer.engine.errors import AssetError, CheckpointError, SpecError
 from explorer.zoo import memory
 from explorer.zoo.architectures import build
 from explorer.zoo.checkpoint import open_state, read_state
@@ -461,3 +461,70 @@ def test_what_training_scripts_keep_beside_the_weights_is_no_obstacle():
         "raw": b"bytes",
     }
     assert torch.equal(read_state(saved({"state_dict": {"w": W}, **extras}))["w"], W)
+
+
+def fake_timm(monkeypatch, fetch=None):
+    """Put a stand-in for timm in its place: one network, and a hub."""
+    import sys
+    import types
+
+    from explorer.zoo import timm_models
+
+    def create_model(name, pretrained=False, num_classes=5):
+        if pretrained and fetch is not None:
+            raise fetch
+        layers = (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+        net = nn.Sequential(*layers)
+        net.pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3, "crop_pct": 0.8}
+        net.pretrained_cfg["num_classes"] = num_classes
+        return net
+
+    module = types.SimpleNamespace(create_model=create_model, list_models=lambda: ["resnet18", "resnet18d", "vit_tiny"])
+    monkeypatch.setitem(sys.modules, "timm", module)
+    monkeypatch.setattr(timm_models, "is_installed", lambda: True)
+    timm_models.timm_names.cache_clear()
+
+
+@pytest.fixture
+def without_kept_names():
+    from explorer.zoo import timm_models
+
+    yield
+    timm_models.timm_names.cache_clear()
+
+
+def test_weights_go_onto_timms_architectures(monkeypatch, tmp_path, without_kept_names):
+    from explorer.zoo.architectures import architectures, convertible
+
+    fake_timm(monkeypatch)
+    assert "timm:vit_tiny" in architectures()
+    assert "timm:resnet18d" in convertible() and "timm:vit_tiny" not in convertible()
+    torch.manual_seed(1)
+    state = build("timm:resnet18", 7).state_dict()
+    torch.save(state, tmp_path / "mine.pt")
+    net, card = open_network(NetworkSource("timm:resnet18", str(tmp_path / "mine.pt")))
+    assert len(card.classes) == 7
+    assert torch.equal(net[4].weight, state["4.weight"])
+    with pytest.raises(SpecError, match=r"timm has no network 'resnet19'. Near: resnet18"):
+        build("timm:resnet19")
+
+
+def test_timms_own_weights_come_with_their_normalisation(monkeypatch, without_kept_names):
+    fake_timm(monkeypatch)
+    net, card = open_network(NetworkSource("timm:resnet18"))
+    assert (card.input_size, card.resize, card.mean, card.std) == (32, 40, (0.5,) * 3, (0.25,) * 3)
+    assert net(card.example()).shape == (1, len(card.classes))
+
+
+def test_a_hub_of_timm_that_is_not_there_is_explained(monkeypatch, without_kept_names):
+    fake_timm(monkeypatch, OSError("no route"))
+    with pytest.raises(AssetError, match=r"timm:resnet18: its weights cannot be had .*no route.*--weights"):
+        open_network(NetworkSource("timm:resnet18"))
+
+
+def test_timm_that_is_not_installed_is_explained(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(SpecError, match=r"timm's networks need its package.*pip install timm"):
+        build("timm:resnet18")

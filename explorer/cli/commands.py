@@ -14,12 +14,14 @@ import torch
 from explorer.cli.values import class_names, conversion
 from explorer.engine import (
     CalibrationSpec,
+    ConversionSpec,
     DataError,
     Percentile,
     Record,
     SimulationSpec,
     SpecError,
     SpikingNetwork,
+    ThresholdRule,
     TrainedClip,
     calibrate,
     convert,
@@ -109,12 +111,7 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
     spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site, args.law)
     rule = threshold_rule(args.threshold, args.steps) if args.threshold else None
     network, card, images, source = opened(args, args.steps, on_fetch)
-    if rule is None:
-        rule = TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)
-    inputs: Batches = torch.empty(0)
-    if not isinstance(rule, TrainedClip):
-        inputs = Inputs(load_images(source, card, args.calibration_images, "calibration", args.seed).images, card)
-    snn = convert(network, calibrate(network, inputs, CalibrationSpec(rule)), spec)
+    snn, used = spiking(args, network, card, source, rule, spec)
     result = _measure(snn, images, card, simulation, on_progress)
     result["settings"] = {
         "network": args.network,
@@ -123,8 +120,8 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
         "parts": list(card.recipe.get("parts", ())),
         "data": args.data,
         "steps": args.steps,
-        "threshold": {"rule": type(rule).__name__, **asdict(rule)},
-        "calibration_images": len(inputs),
+        "threshold": {"rule": type(snn.calibration.spec.rule).__name__, **asdict(snn.calibration.spec.rule)},
+        "calibration_images": used,
         "threshold_scale": args.threshold_scale,
         "v_init": {"start": type(spec.v_init).__name__, **asdict(spec.v_init)},
         "law": spec.law,
@@ -140,6 +137,23 @@ def run(args: argparse.Namespace, on_progress: Progress | None = None, on_fetch:
     else:
         _print_run(result, images, snn)
     return 0
+
+
+def spiking(
+    args: argparse.Namespace,
+    network: Network,
+    card: Card,
+    source: DataSource,
+    rule: ThresholdRule | None,
+    spec: ConversionSpec,
+) -> tuple[SpikingNetwork, int]:
+    """Return a network converted as the options say, and how many images its thresholds come from."""
+    if rule is None:
+        rule = TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)
+    inputs: Batches = torch.empty(0)
+    if not isinstance(rule, TrainedClip):
+        inputs = Inputs(load_images(source, card, args.calibration_images, "calibration", args.seed).images, card)
+    return convert(network, calibrate(network, inputs, CalibrationSpec(rule)), spec), len(inputs)
 
 
 def _measure(
@@ -224,7 +238,7 @@ def networks(args: argparse.Namespace) -> int:
     ]
     table(("network", "data", "parameters", "top-1 %", "of images"), rows)
     ours = [name for name in architectures() if ":" not in name]
-    print(f"\narchitectures for --weights: {', '.join(ours)}, and torchvision:NAME")
+    print(f"\narchitectures for --weights: {', '.join(ours)}, torchvision:NAME, and timm:NAME where timm is installed")
     return 0
 
 

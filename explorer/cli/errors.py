@@ -9,24 +9,14 @@ from typing import Any
 
 import torch
 
-from explorer.cli.commands import network_source, table
+from explorer.cli.commands import network_source, prepare, spiking, table
 from explorer.cli.values import conversion
-from explorer.engine import (
-    CalibrationSpec,
-    Percentile,
-    Record,
-    SimulationSpec,
-    SpikingNetwork,
-    TrainedClip,
-    calibrate,
-    convert,
-    simulate,
-    trace,
-)
+from explorer.engine import Record, SimulationSpec, SpikingNetwork, simulate, trace
 from explorer.engine.analysis import error_parts
 from explorer.engine.methods.texts import initial_potential, threshold_rule
 from explorer.zoo.data import data_source, load_images
-from explorer.zoo.images import normalise
+from explorer.zoo.images import Inputs
+from explorer.zoo.memory import require_run_memory
 from explorer.zoo.own import open_network
 
 CAUSES = ("clipping", "quantisation", "unevenness", "inherited")
@@ -37,27 +27,23 @@ Progress = Callable[[int, int], None]
 
 def report_errors(args: argparse.Namespace, on_progress: Progress | None, on_fetch: Progress | None) -> int:
     """Convert, simulate, and print every site's mean squared error with its causes, the costliest site first."""
-    if args.threads > 0:
-        torch.set_num_threads(args.threads)
+    prepare(args)
     spec = SimulationSpec(args.steps, Record(counts=True, v_end=True), device=args.device)
-    conversion_spec = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site, args.law)
+    starts = conversion(initial_potential(args.v_init, args.seed), args.threshold_scale, args.site, args.law)
+    rule = threshold_rule(args.threshold, args.steps) if args.threshold else None
     source = data_source(args.data)
     net, card = open_network(network_source(args), on_progress=on_fetch)
-    images = normalise(load_images(source, card, args.images, "evaluation", args.seed).images, card)
+    images = Inputs(load_images(source, card, args.images, "evaluation", args.seed).images, card)
     network = trace(net, card.example())
-    clips = all(site.trained_clip for site in network.sites)
-    rule = (
-        threshold_rule(args.threshold, args.steps) if args.threshold else TrainedClip() if clips else Percentile(99.9)
-    )
-    inputs = torch.empty(0)
-    if not isinstance(rule, TrainedClip):
-        inputs = normalise(load_images(source, card, args.calibration_images, "calibration", args.seed).images, card)
-    snn = convert(network, calibrate(network, inputs, CalibrationSpec(rule)), conversion_spec)
+    require_run_memory(network, args.steps, card.name)
+    snn, _ = spiking(args, network, card, source, rule, starts)
     rows = costs(snn, images, spec, on_progress)
     if args.json:
         print(json.dumps({"network": card.name, "steps": args.steps, "images": len(images), "sites": rows}))
         return 0
-    print(f"{card.name}: T = {args.steps} time-steps, {len(images)} images of {args.data}, threshold {rule}\n")
+    print(
+        f"{card.name}: T = {args.steps} time-steps, {len(images)} images of {args.data}, {snn.calibration.spec.rule}\n"
+    )
     head = ("site", "error / theta", "own", *(f"{cause} %" for cause in CAUSES))
     cells = [
         (
@@ -80,7 +66,7 @@ def report_errors(args: argparse.Namespace, on_progress: Progress | None, on_fet
 
 
 def costs(
-    snn: SpikingNetwork, images: torch.Tensor, spec: SimulationSpec, on_progress: Progress | None = None
+    snn: SpikingNetwork, images: Inputs | torch.Tensor, spec: SimulationSpec, on_progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """Return every site's mean squared error over images and neurons in squared thresholds, and its parts.
 

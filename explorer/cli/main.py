@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from explorer.cli.serve import add_options as add_serve_options
+from explorer.cli.serve import serve
 from explorer.engine.errors import ExplorerError, readable
 from explorer.engine.neurons import INTEGRATE_AND_FIRE, LAWS
 
@@ -21,6 +23,7 @@ EXAMPLES = """examples:
   python -m explorer compare --methods opi,srp,cos --steps 4,8,16 --images 200
   python -m explorer report --errors --steps 16 --images 100
   python -m explorer run --network torchvision:resnet18 --data imagenet/val --images 200
+  python -m explorer serve --public
 """
 PROGRESS_WIDTH = 30
 
@@ -59,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
     _image_options(compare)
     _compare_options(compare)
     networks = commands.add_parser("networks", help="list the shipped networks and the architectures")
+    server = commands.add_parser("serve", help="start the app's server, for yourself or for others")
+    add_serve_options(server)
     for command in (run, report, compare, networks):
         command.add_argument("--json", action="store_true", help="print one JSON value instead of a table")
     return top
@@ -71,8 +76,9 @@ def _network_options(command: argparse.ArgumentParser) -> None:
         "--network",
         default="resnet20-relu",
         metavar="NAME",
-        help="a shipped network, torchvision:NAME, an architecture (with --weights), FILE.py:factory, or FILE.pt2 from "
-        "torch.export; a Python file or a .pt2 can run code, so give only ones you trust (default: %(default)s)",
+        help="a shipped network, torchvision:NAME, timm:NAME, an architecture (with --weights), FILE.py:factory, or "
+        "FILE.pt2 from torch.export; a Python file or a .pt2 can run code, so give only ones you trust "
+        "(default: %(default)s)",
     )
     add("--weights", metavar="FILE", help="a state dict, .safetensors, .pt or .pth, put onto --network")
     add(
@@ -186,6 +192,8 @@ def _drop_output() -> None:
 
 
 def _command(args: argparse.Namespace) -> int:
+    if args.command == "serve":
+        return serve(args)
     from explorer.cli import commands
 
     watched = sys.stderr.isatty()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import textwrap
+import threading
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ WIDTHS = {"column": 85.0, "page": 170.0}  # millimetres
 MM = 1 / 25.4
 DASHES = {
     "solid": "-",
+    "12px,2px": (0, (12, 2)),
     "dash": (0, (5, 2)),
     "dot": (0, (1, 1.5)),
     "dashdot": (0, (5, 2, 1, 2)),
@@ -32,6 +35,7 @@ MARKERS = {
     "star": "*",
 }
 Format = Literal["svg", "pdf"]
+WRITING = threading.Lock()  # how fonts are written is a setting of the whole process
 
 
 def _figure(width: float, height: float, size: float) -> tuple[Any, Any]:
@@ -49,14 +53,15 @@ def _written(figure: Any, axes: Any, form: Format, size: float, x: str, y: str, 
     """Return the file: text stays text (SVG) or embedded outlines of fonts (PDF); nothing in it depends on the day."""
     import matplotlib
 
-    axes.set_xlabel(x, fontsize=size)
-    axes.set_ylabel(y, fontsize=size)
+    wide, high = figure.get_size_inches() / MM
+    axes.set_xlabel(_folded(x, 0.75 * wide, size), fontsize=size)
+    axes.set_ylabel(_folded(y, 0.75 * high, size), fontsize=size)
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         axes.legend(handles, labels, fontsize=size - 1, frameon=False)
     out = io.BytesIO()
     metadata = {"svg": {"Date": None, "Description": note}, "pdf": {"CreationDate": None, "Subject": note}}[form]
-    with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "explorer"}):
+    with WRITING, matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "explorer"}):
         figure.savefig(out, format=form, metadata=metadata)
     return out.getvalue()
 
@@ -96,6 +101,11 @@ def curves(
     axes.set_ylim(0, 102)
     unit = theme.ACCURACY if labelled else theme.AGREEMENT
     return _written(figure, axes, form, size, f"time-steps T{_n(shown[0].n if shown else 0)}", unit, note)
+
+
+def _folded(text: str, room: float, size: float) -> str:
+    """Return a title in lines that fit so many millimetres."""
+    return textwrap.fill(text, max(8, int(room / (0.19 * size))))
 
 
 def _log(axes: Any, T: int) -> None:
@@ -159,7 +169,7 @@ def bars(
     note: str = "",
 ) -> bytes:
     """Draw numbers, in unit, with intervals, by words that were varied."""
-    figure, axes = _figure(width, 16 + len(labels) * size * 0.5, size)
+    figure, axes = _figure(width, 24 + len(labels) * size * 0.6, size)
     colour = np.where(values < 0, theme.LOSS, theme.GAIN)
     gap = np.maximum(0, np.stack([values - low, high - values]))
     axes.barh(range(len(labels)), values, color=colour, xerr=gap, error_kw={"ecolor": theme.GREY, "elinewidth": 0.8})

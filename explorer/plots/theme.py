@@ -38,7 +38,7 @@ class Style:
 
 YOURS = Style(BLUE, "solid", "circle")
 ZERO = Style(ORANGE, "dash", "square")
-HALF = Style(GREEN, "dot", "diamond")
+HALF = Style(GREEN, "12px,2px", "diamond")
 ANN = Style(GREY, "dash", "star")
 PINS = (
     Style(PURPLE, "dashdot", "triangle-up"),

@@ -112,7 +112,6 @@ def square_figure(x: np.ndarray, theta: float, T: int, v_init: float) -> go.Figu
         y=[moments(x, theta, T, v)[1] for v in grid],
         mode="lines",
         name="mean squared error",
-        showlegend=False,
         line={"color": theme.BLUE, "width": 2},
         hovertemplate="v_init = %{x:.2f}<br>mean square %{y:.3g}<extra></extra>",
     )
@@ -121,7 +120,6 @@ def square_figure(x: np.ndarray, theta: float, T: int, v_init: float) -> go.Figu
         y=[moments(x, theta, T, v_init)[1]],
         mode="markers",
         name="yours",
-        showlegend=False,
         marker={"color": theme.CHOSEN, "size": 13, "symbol": "diamond"},
         hovertemplate="yours: %{x:.2f}<br>mean square %{y:.3g}<extra></extra>",
     )

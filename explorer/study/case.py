@@ -46,21 +46,24 @@ class Case:
         return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def case(settings: Settings) -> Case:
-    """Return the case of these settings.
+def case(settings: Settings, stop: Callable[[], bool] | None = None) -> Case:
+    """Return the case of these settings; stop: asked while thresholds are being found, which may take long.
 
     Raises:
-        ExplorerError: the network or the images cannot be had, or the settings do not fit them.
+        ExplorerError: the network or the images cannot be had, the settings do not fit them, or a run the memory.
+        Cancelled: stop said so.
     """
-    return _case(recipe(settings))
+    return _case(recipe(settings), stop=stop)
 
 
 @kept(64)
-def _case(settings: Settings) -> Case:
+def _case(settings: Settings, stop: Callable[[], bool] | None = None) -> Case:
     from explorer import engine
+    from explorer.zoo.memory import require_run_memory
 
     loaded = library.loaded(settings.network)
-    thresholds = library.calibration(settings.network, settings.source, library.calibration_recipe(settings))
+    require_run_memory(loaded.network, settings.T, loaded.card.name)
+    thresholds = library.calibration(settings.network, settings.source, library.calibration_recipe(settings), stop=stop)
     snn = engine.convert(loaded.network, thresholds, conversion_spec(settings))
     pictures = library.pictures(settings.network, settings.source)
     return Case(settings, loaded.network, loaded.card, pictures, snn)

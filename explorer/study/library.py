@@ -6,6 +6,7 @@ Everything is found by frozen recipes. Reading and computing hold no lock but th
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -189,17 +190,17 @@ def calibration_recipe(settings: Settings) -> Settings:
 
 
 @kept(48)
-def calibration(network: str, name: str, recipe: Settings) -> Any:
+def calibration(network: str, name: str, recipe: Settings, stop: Callable[[], bool] | None = None) -> Any:
     """Return the thresholds of a rule, found on calibration images (256 of them) of an image source."""
     from explorer import engine
     from explorer.study.recipes import calibration_spec
     from explorer.zoo import data
-    from explorer.zoo.images import normalise
+    from explorer.zoo.images import Inputs
 
     card = loaded(network).card
     origin = data.calibration_source(source(name), card)
     chosen = data.load_images(origin, card, n=CALIBRATION_IMAGES, part="calibration")
-    return engine.calibrate(loaded(network).network, normalise(chosen.images, card), calibration_spec(recipe))
+    return engine.calibrate(loaded(network).network, Inputs(chosen.images, card), calibration_spec(recipe), stop=stop)
 
 
 @kept(1)

@@ -109,6 +109,8 @@ def _may_show(source: str) -> bool:
 
 
 def _is_here(network: str) -> bool:
+    if network.startswith("timm:"):  # only timm knows whether its weights are here, and fetches them if not
+        return False
     if not network.startswith("torchvision:"):
         return True
     from explorer.zoo.architectures import convertible

@@ -100,7 +100,7 @@ class Engine:
         self, settings: Settings, begin: int, end: int, stop: Callable[[], bool], pause: Callable[[], bool]
     ) -> Result:
         """Return what images [begin, end) show; fewer of them if it took long or pause says so."""
-        here = case(settings)
+        here = case(settings, stop)
         pictures = here.pictures
         expected = None if pictures.first(end).labels is None else pictures.expected(begin, end)
         late = time.monotonic() + PATIENCE
@@ -120,7 +120,7 @@ class Engine:
 
     def errors(self, settings: Settings, images: int, stop: Callable[[], bool]) -> dict[str, SiteSums]:
         """Return the conversion errors of the first images; their spikes are usually still in the store."""
-        here = case(settings)
+        here = case(settings, stop)
         inputs = here.pictures.inputs(0, images)
         simulation = here.simulate(0, images, stop=stop)
         sites = {}
@@ -147,7 +147,7 @@ class Channel:
 
 def channel(settings: Settings, stop: Stop = None) -> Channel:
     """Return the errors of one channel (settings.layer, settings.channel), neuron by neuron, over the first images."""
-    here, layer = case(settings), settings.layer
+    here, layer = case(settings, stop), settings.layer
     snn = here.snn
     images = here.pictures.available(ERROR_IMAGES)
     simulation = here.simulate(0, images, stop=stop)
@@ -206,7 +206,7 @@ class Look:
 
 def look(settings: Settings, stop: Stop = None) -> Look:
     """Run the chosen image and return scores, spike counts and activations of every site."""
-    here, index = case(settings), settings.image
+    here, index = case(settings, stop), settings.image
     chosen = here.pictures.first(index + 1)
     if index >= len(chosen.images):
         raise DataError(f"image {index}: there are {len(chosen.images)} images. Choose 0 to {len(chosen.images) - 1}.")
@@ -236,7 +236,7 @@ def trace(settings: Settings, neuron: int) -> analysis.NeuronTrace:
 
 def rasters(settings: Settings, neurons: int, stop: Stop = None) -> dict[str, np.ndarray]:
     """Return spikes uint8 [T, n] of up to so many neurons of every site on the chosen image."""
-    here = case(settings)
+    here = case(settings, stop)
     names = tuple(site.name for site in here.network.sites)
     record = engine.Record(sites=names, neurons=neurons)
     run = here.simulate(settings.image, settings.image + 1, record, stop)
@@ -254,7 +254,7 @@ class Work:
 
 def additions(settings: Settings, stop: Stop = None) -> Work:
     """Count the additions that the spikes of the first images cause; their trains are usually still in the store."""
-    here = case(settings)
+    here = case(settings, stop)
     images = here.pictures.available(ERROR_IMAGES)
     run = here.simulate(0, images, engine.Record(v_end=False), stop)
     return Work(synapses.additions(here.network, run.counts), synapses.constant_macs(here.network), images)

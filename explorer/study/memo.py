@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import fields, is_dataclass
 from functools import update_wrapper
 from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 V = TypeVar("V")
 
@@ -18,10 +21,11 @@ class Kept(Generic[V]):
     handed on and are no part of the key. What comes out is shared: read-only.
     """
 
-    def __init__(self, make: Callable[..., V], entries: int) -> None:
+    def __init__(self, make: Callable[..., V], entries: int, budget: int | None) -> None:
         update_wrapper(self, make)
         self._make = make
         self._entries = entries
+        self._budget = budget
         self._values: OrderedDict[Hashable, V] = OrderedDict()
         self._making: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
@@ -41,13 +45,18 @@ class Kept(Generic[V]):
                 value = self._make(*key, **beside)
                 with self._lock:
                     self._values[key] = value
-                    while len(self._values) > self._entries:
-                        self._values.popitem(last=False)
+                    self._make_room()
             finally:
                 with self._lock:
                     if self._making.get(key) is turn:
                         del self._making[key]
         return value
+
+    def _make_room(self) -> None:
+        while len(self._values) > self._entries or (
+            self._budget is not None and len(self._values) > 1 and sum(map(size, self._values.values())) > self._budget
+        ):
+            self._values.popitem(last=False)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -55,6 +64,17 @@ class Kept(Generic[V]):
             self._values.clear()
 
 
-def kept(entries: int) -> Callable[[Callable[..., V]], Kept[V]]:
-    """Keep the last so many results of a function."""
-    return lambda make: Kept(make, entries)
+def kept(entries: int, budget: int | None = None) -> Callable[[Callable[..., V]], Kept[V]]:
+    """Keep the last so many results of a function, of at most so many bytes of arrays together."""
+    return lambda make: Kept(make, entries, budget)
+
+
+def size(value: Any) -> int:
+    """Return the bytes of the arrays in a value: an array, or arrays within mappings, sequences and dataclasses."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if is_dataclass(value):
+        return sum(size(getattr(value, field.name)) for field in fields(value))
+    if isinstance(value, Mapping):
+        return sum(map(size, value.values()))
+    return sum(map(size, value)) if isinstance(value, list | tuple) else 0

@@ -156,7 +156,7 @@ def methods(sweep: Sweep, table: Sequence[Row], device: str, note: str = "") -> 
         _thresholds(s, kinds),
         _start(s, kinds),
         f"Varied: {varied}.{_change(sweep)}{T_note}",
-        f"{measured} was measured on the first {n} images of {keys.label(s.source)}{f' ({note})' if note else ''}, "
+        f"{measured} was measured on the first {n} images of {_source(s)}{f' ({note})' if note else ''}, "
         "the same ones in every cell.",
         f"The ANN reaches {100 * table[0].reading.ann:.2f} % on them." if labelled and table else "",
         f"Random initial potentials were drawn with seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; "
@@ -171,6 +171,10 @@ def methods(sweep: Sweep, table: Sequence[Row], device: str, note: str = "") -> 
     return " ".join(filter(None, parts)) + "\n"
 
 
+def _source(s: Settings) -> str:
+    return "the CIFAR-10 test set" if s.source == Settings().source else keys.label(s.source)
+
+
 def _thresholds(s: Settings, kinds: set[str]) -> str:
     per = PER[s.per]
     rule = {
@@ -180,7 +184,7 @@ def _thresholds(s: Settings, kinds: set[str]) -> str:
         "mse": f"the value of least squared error of the T-step staircase ({per})",
     }[s.rule]
     if kinds & {"rule", "p"}:
-        rule = f"what the grid says ({per})"
+        rule = f"varied ({per}; the percentile rule takes {s.p:g} % where the grid names no other)"
     found = "" if s.rule == "clip" and "rule" not in kinds else ", found on 256 calibration images"
     scale = "" if s.scale == 1 or "scale" in kinds else f", times {s.scale:g}"
     layers = f" Layers with settings of their own: {_sites(s)}." if s.sites else ""

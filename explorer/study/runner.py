@@ -118,6 +118,20 @@ class Job:
         return self.run.finished(self.images, self.errors)
 
 
+def _is_ending(error: BaseException) -> bool:
+    """Whether a run failed because the interpreter ends: its thread pools close before anything else is told."""
+    return not threading.main_thread().is_alive() or (isinstance(error, RuntimeError) and "shutdown" in str(error))
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy the queue is: visitors, those of them who wait, and the runs they wait for."""
+
+    visitors: int
+    waiting: int
+    open_runs: int
+
+
 class Runner:
     """The queue and its single worker thread."""
 
@@ -248,6 +262,18 @@ class Runner:
                 return 0
             return sum(self._claim(other) < self._claim(owner) for other in waiting if other != owner)
 
+    def load(self) -> Load:
+        """Return how busy the queue is: visitors heard of lately, those who wait, and the runs they wait for."""
+        with self._news:
+            now, waiting = time.monotonic(), self._waiting()
+            there = sum(now - when <= SILENCE for when in self._heard.values())
+            return Load(there, len(waiting), len({id(run) for runs in waiting.values() for run in runs}))
+
+    def knows(self, owner: str) -> bool:
+        """Tell whether a visitor was heard of and has not left."""
+        with self._news:
+            return owner in self._heard
+
     def wait(self, jobs: list[Job], seconds: float) -> None:
         """Wait until one of the runs has news or all are done, at most this long."""
         seen = [(job.result.images, job.result.error_images) for job in jobs]
@@ -299,7 +325,8 @@ class Runner:
         except ExplorerError as error:
             run.error = str(error)
         except BaseException as error:  # a worker that ends for one run would leave all others waiting
-            if self._closing or not threading.main_thread().is_alive():
+            if self._closing or _is_ending(error):
+                self._closing = True
                 return
             traceback.print_exc()
             run.error = f"The run failed: {type(error).__name__}: {error}. Change a setting to try again."

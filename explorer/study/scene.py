@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
 
+from explorer.limits import limits
 from explorer.study.settings import TABLE, Field, Settings, changes, clamp, from_table, is_number, printable
 
 MAX_PINS, PIN_NAME_MAX = 4, 40
+GRID_IMAGES = 10_000 if limits().images >= 2000 else limits().images  # a public server measures fewer
 ABLATIONS = {
     "none": "None",
     "v_init": "v_init by T",
@@ -92,7 +94,7 @@ DISPLAY = (
         256,
         "The first so many of the source, up to all there are (10,000 of a whole CIFAR-10 test set).",
         16,
-        10_000,
+        GRID_IMAGES,
         16,
     ),
     Field("grid_seeds", "Seeds", "0", "For random initial potentials: 0, 1, 2 or 0:4. Mean and deviation are given."),

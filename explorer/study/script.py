@@ -12,6 +12,7 @@ from explorer.study.results import Result
 from explorer.study.settings import Settings
 
 PICTURES = "pictures"
+BATCH = 100
 HEAD = '''"""Make again: {title}.
 
 Run it with the explorer installed (pip install -e CHECKOUT), or from the root of its checkout.{needed}
@@ -29,6 +30,7 @@ sys.path.append(str(Path.cwd()))
 from explorer.engine import *  # noqa: E402, F403
 from explorer.engine import calibrate, convert, trace  # noqa: E402
 from explorer.study.measure import score  # noqa: E402
+from explorer.study.results import Result  # noqa: E402
 from explorer.study.tables import curve_csv  # noqa: E402
 from explorer.zoo.data import calibration_source, data_source, load_images  # noqa: E402
 from explorer.zoo.images import normalise  # noqa: E402
@@ -48,9 +50,7 @@ def opened(source):
 
 @cache
 def evaluation(source, images, n):
-    card = opened(source)[1]
-    found = load_images(data_source(images), card, n=n)
-    return normalise(found.images, card), found.labels
+    return load_images(data_source(images), opened(source)[1], n=n)
 
 
 @cache
@@ -62,9 +62,14 @@ def thresholds(source, images, spec):
 
 results = {{}}
 for name, source, images, n, rule, conversion, spec in RUNS:
-    inputs, labels = evaluation(source, images, n)
-    snn = convert(opened(source)[0], thresholds(source, images, rule), conversion)
-    result = results[name] = score(snn, inputs, labels, spec)
+    network, card = opened(source)
+    snn, shown = convert(network, thresholds(source, images, rule), conversion), evaluation(source, images, n)
+    result = Result.empty(spec.T)
+    for begin in range(0, len(shown), {batch}):
+        inputs = normalise(shown.images[begin : begin + {batch}], card)
+        labels = None if shown.labels is None else shown.labels[begin : begin + {batch}]
+        result = result.joined(score(snn, inputs, labels, spec))
+    results[name] = result
     what = "top-1" if result.labelled else "agreement"
     share, ann = result.top1[-1], result.ann_top1
     print(f"{{what}} {{share:.6f}} on {{result.images}} images, T = {{result.T}}, ANN {{ann:.6f}}: {{name}}")
@@ -95,7 +100,7 @@ def script(lines: Sequence[Line]) -> str:
         title=_plain(title), needed=f"\nIt needs, beside itself, {' and '.join(map(_plain, needed))}." if needed else ""
     )
     runs = "".join(f"    {_run(line)},\n" for line in lines)
-    return head + runs + TAIL.format(calibration=library.CALIBRATION_IMAGES)
+    return head + runs + TAIL.format(calibration=library.CALIBRATION_IMAGES, batch=BATCH)
 
 
 def _run(line: Line) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from explorer.engine.errors import Cancelled, SpecError
-from explorer.engine.methods import Method, Probe, written
+from explorer.engine.methods import Fitted, Method, Probe, written
 from explorer.engine.specs import SimulationSpec
 from explorer.engine.theory import wilson
 
@@ -84,6 +84,7 @@ def tasks(methods: Sequence[Method], starts: Sequence[str], steps: Sequence[int]
 def measure(
     task: Task,
     probe: Probe,
+    fitted: Fitted,
     inputs: Slices,
     labels: np.ndarray,
     ann_top1: float,
@@ -91,20 +92,19 @@ def measure(
     stop: Callable[[], bool] | None = None,
     batch: int = 250,
 ) -> Row:
-    """Fit and run one method at one T.
+    """Run one fitted method at one T.
 
     inputs: inputs(begin, end) gives normalised test images; labels: int [N], one for each.
 
     Raises:
-        SpecError: the method does not apply to this network or T.
+        SpecError: the method does not apply at this T.
         Cancelled: stop said so.
     """
     SimulationSpec(task.T, device=device)  # type: ignore[arg-type]
-    fitted = task.method.fit(probe.network, task.T, probe)
     hits, spikes, added, seconds = 0, 0.0, 0.0, 0.0
     for begin in range(0, len(labels), batch):
         end = min(begin + batch, len(labels))
-        outcome = fitted.run(inputs(begin, end), device=device, stop=stop)
+        outcome = fitted.run(inputs(begin, end), task.T, device=device, stop=stop)
         hits += int((outcome.logits[-1].argmax(1).numpy() == labels[begin:end]).sum())
         spikes += sum(float(n.sum()) for n in outcome.spikes.values())
         added += float(outcome.additions.sum())
@@ -114,7 +114,7 @@ def measure(
     neurons = sum(site.neurons for site in probe.network.sites)
     name = written(replace(task.method, v_init="own"))
     return Row(
-        name, task.v_init, task.T, fitted.extra, fitted.bits, fitted.latency, hits / n, float(low), float(high),
+        name, task.v_init, task.T, fitted.extra, fitted.bits, task.T + fitted.extra, hits / n, float(low), float(high),
         ann_top1, spikes / n / neurons, added / n, seconds,
     )  # fmt: skip
 
@@ -126,9 +126,13 @@ def compare(
     n, batch = len(labels), 250
     answers = [probe.network.forward(inputs(i, min(i + batch, n))).argmax(1).numpy() for i in range(0, n, batch)]
     ann_top1 = float((np.concatenate(answers) == labels).mean())
+    known: dict[Method, Fitted] = {}
     for task in todo:
         try:
-            yield measure(task, probe, inputs, labels, ann_top1, **how)
+            fitted = known.get(task.method) or task.method.fit(probe.network, task.T, probe)
+            if task.method.anytime:
+                known[task.method] = fitted
+            yield measure(task, probe, fitted, inputs, labels, ann_top1, **how)
         except Cancelled:
             raise
         except SpecError as error:

@@ -12,10 +12,11 @@ from itertools import product
 import numpy as np
 
 from explorer.engine.errors import ExplorerError
+from explorer.limits import limits
 from explorer.study.results import Result, alike
 from explorer.study.settings import RULES, Settings, with_start
 
-MAX_RUNS, MAX_VALUES, MAX_SEEDS = 256, 256, 20
+MAX_RUNS, MAX_VALUES, MAX_SEEDS = (256 if limits().free_device else 64), 256, 20
 AS_IT_IS = "as it is"
 Value = float | str
 
@@ -53,7 +54,7 @@ KINDS = {
     "v_init": Kind("v_init (share of θ)", -1.0, 2.0),
     "scale": Kind("threshold scale (factor)", 0.05, 4.0),
     "p": Kind("percentile (%)", 50.0, 100.0),
-    "T": Kind("time-steps T", 1, 256, whole=True),
+    "T": Kind("time-steps T", 1, limits().steps, whole=True),
     "rule": Kind("threshold rule", words=tuple(RULES)),
     "start": Kind("initial potential", words=tuple(STARTS)),
     "layer": Kind("layer changed"),
@@ -243,8 +244,10 @@ def _numbers(kind: str, part: str) -> Iterator[float]:
     except ValueError:
         raise SweepError(f"{rule.title}: {part!r} cannot be read. Write {_example(kind)}.") from None
     bad = len(ends) > 3 or not np.isfinite([low, high, step]).all() or step <= (1 if times else 0) or low > high
-    if bad or (times and low <= 0) or (not times and (high - low) / step > 4 * MAX_VALUES):
+    if bad or (times and low <= 0):
         raise SweepError(f"{rule.title}: {part!r} is no range. Write {_example(kind)}.")
+    if not times and (high - low) / step > MAX_VALUES:
+        raise SweepError(f"{rule.title}: {part!r} has more values than the {MAX_VALUES} at most. Take a larger step.")
     value, i = low, 0
     while value <= high + 1e-9 * max(1.0, abs(high)):
         shown = round(value, 9)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from explorer.zoo.own import NetworkSource
 
 NETWORK_TYPES = ("safetensors", "pt", "pth", "th", "bin", "ckpt")
-PICTURE_TYPES = ("png", "jpg", "jpeg", "bmp", "gif", "ppm", "pgm", "tif", "tiff", "webp", "avif")
+NOT_READ = ("heic", "heif")  # what phones write; taken by the browser, so that the refusal can say the mend
+PICTURE_TYPES = ("png", "jpg", "jpeg", "bmp", "gif", "ppm", "pgm", "tif", "tiff", "webp", "avif", *NOT_READ)
 NETWORK_MIB = limits().network_mib
 PICTURE_MIB, PICTURES_MIB, PICTURES_MAX = limits().picture_mib, limits().pictures_mib, limits().pictures
 PIXELS_MAX = 600_000_000  # of all pictures together: some ten seconds
@@ -101,6 +102,9 @@ def keep_pictures(files: Sequence[tuple[str, bytes]], card: Card) -> str:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{twice[0]}: two pictures have this name. Rename one of them.")
+    phone = next((name for name in names if name.lower().endswith(NOT_READ)), None)
+    if phone is not None:
+        raise DataError(f"{phone}: HEIC pictures are not read. Save it as JPEG (phones: “most compatible” format).")
     pixels = sum(count_pixels(content) for _, content in files)
     if pixels > PIXELS_MAX:
         raise DataError(

@@ -5,7 +5,6 @@ A close look is computed in the visitor's own thread and given up as soon as he 
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,9 @@ from explorer.study.library import (  # noqa: F401 (what pages and windows need 
 from explorer.study.memo import kept
 from explorer.study.runner import Instrument, Runner
 from explorer.study.settings import Settings
+from explorer.ui.session import ASKED
+
+LOOKS = 96 * 2**20  # bytes of close looks that are kept: of large networks, few
 
 
 @st.cache_data(max_entries=1, ttl=60, show_spinner=False)
@@ -55,12 +57,11 @@ def runner() -> Runner:
 
 def moved_on() -> bool:
     """Let Streamlit end this script run here if the visitor has moved a control meanwhile; False if not."""
-    with suppress(KeyError):
-        st.session_state["asked"]  # reading the session is where a run may be ended
+    ASKED.get()  # reading the session is where a run may be ended
     return False
 
 
-@kept(64)
+@kept(64, LOOKS)
 def look(settings: Settings, stop: Any = None) -> Any:
     """Return one image seen closely; the neuron does not matter."""
     from explorer.study import measure
@@ -81,7 +82,7 @@ def trace(settings: Settings, name: str, neuron: int) -> Any:
     return Trace(name, x, v_before, v, z, float(got.theta), float(got.v0), float(got.a))
 
 
-@kept(24)
+@kept(24, LOOKS)
 def rasters(settings: Settings, neurons: int = 200) -> Any:
     """Return spike rasters of every site on the chosen image."""
     from explorer.study import measure
@@ -90,7 +91,7 @@ def rasters(settings: Settings, neurons: int = 200) -> Any:
         return measure.rasters(settings, neurons, moved_on)
 
 
-@kept(64)
+@kept(64, LOOKS)
 def channel(settings: Settings) -> Any:
     """Return the errors of one channel, neuron by neuron; image, row and column do not matter."""
     from explorer.study import measure

@@ -16,24 +16,24 @@ from explorer.limits import NAMED, limits
 from explorer.study import keys, link, uploads
 from explorer.study.settings import Settings
 from explorer.ui import cache, frame, state
+from explorer.ui.session import DIALOG, OWN_NETWORKS, OWN_PICTURES, PENDING
 
-OPEN, PENDING = "dialog", "pending"
 PARTS = {"average": "Take the average (EMA, SWA)", "raw": "Take the raw weights"}
-MINE = {"network": "own_networks", "source": "own_pictures"}
+MINE = {"network": OWN_NETWORKS, "source": OWN_PICTURES}
 
 
 def open_dialog(name: str) -> None:
     """Open a window on the next run: 'network', 'images' or 'report'."""
-    st.session_state[OPEN] = name
+    DIALOG.put(name)
 
 
 def _close() -> None:
-    st.session_state[OPEN] = None
+    DIALOG.put(None)
 
 
 def draw() -> None:
     """Draw the window that is open, if one is."""
-    match st.session_state.get(OPEN):
+    match DIALOG.get():
         case "network":
             _network_dialog()
         case "images":
@@ -44,7 +44,7 @@ def draw() -> None:
 
 def mine(name: str) -> list[str]:
     """Return the keys of this visitor's uploads that are still here; name is 'network' or 'source'."""
-    return [key for key in st.session_state.get(MINE[name], []) if not cache.missing(key, name)]
+    return [key for key in MINE[name].get() if not cache.missing(key, name)]
 
 
 def with_network(name: str) -> dict[str, Any]:
@@ -54,7 +54,8 @@ def with_network(name: str) -> dict[str, Any]:
 
 def settle() -> None:
     """Apply what a window chose; where an upload is gone, go back to what works and say so. Before the widgets."""
-    pending = st.session_state.pop(PENDING, None)
+    pending = PENDING.get()
+    PENDING.put(None)
     if pending:
         state.change(**pending)
     now, good = state.current(), state.last_good() or Settings()
@@ -108,8 +109,8 @@ def _fetch(name: str) -> Path:
 def _choose(name: str, key: str) -> None:
     """Make an upload, or any other name, the network or the image source, and close the window."""
     if keys.is_upload(key):
-        st.session_state[MINE[name]] = list(dict.fromkeys([*st.session_state.get(MINE[name], []), key]))
-    st.session_state[PENDING] = with_network(key) if name == "network" else {name: key, "image": 0}
+        MINE[name].put(list(dict.fromkeys([*MINE[name].get(), key])))
+    PENDING.put(with_network(key) if name == "network" else {name: key, "image": 0})
     _close()
     st.rerun()
 

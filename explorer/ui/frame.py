@@ -11,7 +11,7 @@ import streamlit as st
 
 from explorer.study import compare, keys
 from explorer.study.settings import RULES, Settings
-from explorer.ui import cache, state
+from explorer.ui import cache, journal, state
 from explorer.ui.components import preload
 from explorer.ui.session import ASKED, MESSAGE, OWNER, PENDING, PLACED
 
@@ -33,6 +33,14 @@ def top(title: str) -> None:
         if message:
             st.warning(keys.plain(message), icon=":material/info:")
             st.button("Dismiss", key="dismiss", icon=":material/close:", type="tertiary", on_click=state.dismiss)
+
+
+def require_place() -> None:
+    """Stop the page of a visitor for whom a public server has no place."""
+    runner = cache.runner()
+    if journal.is_full(runner.load(), runner.knows(owner())):
+        st.error("All places on this server are taken. Reload this page in a minute.", icon=":material/group:")
+        st.stop()
 
 
 def question(text: str) -> None:
@@ -150,7 +158,8 @@ def telling(look: Any, layer: str, channel: int | None = None) -> tuple[int, int
     """Return channel, row and column of a neuron with something to show: it spikes often and is not clipped."""
     import numpy as np
 
-    share = np.abs(look.a[layer] / look.theta[layer] - TELLING)
+    share = look.a[layer] / look.theta[layer]
+    share = np.where(share > 0, np.abs(share - TELLING), np.inf)  # a silent one only where all are
     among = share if channel is None else share[channel]
     found = [int(i) for i in np.unravel_index(int(among.argmin()), among.shape)]
     place = (*([] if channel is None else [channel]), *found, 0, 0)
@@ -189,7 +198,8 @@ def neuron_index(settings: Settings, look: Any) -> int:
 def assumptions(settings: Settings, jobs: list[Job], results: list[Result]) -> None:
     """Draw the line that says on what the numbers rest; results: what is shown of the jobs, all on the same images."""
     seen = max((result.images for result in results), default=0)
-    running = [job for job in jobs if not job.done]
+    behind = any(one.images < job.goal for job, one in zip(jobs, results) if job.error is None)  # drawn before the end
+    running = behind or any(not job.done for job in jobs)
     device = next((result.device for result in results if result.device), "")
     seed = f" · seed {settings.seed}" if settings.start != "constant" else ""
     faults = list(dict.fromkeys(job.error for job in jobs if job.error))

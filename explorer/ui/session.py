@@ -56,4 +56,7 @@ TABLE_SITES: Entry[Any] = Entry("table_sites", _nothing)
 TABLE_VERSION: Entry[int] = Entry("table_version", int)
 PENDING: Entry[dict[str, Any] | None] = Entry("pending", _nothing)
 GRID: Entry[Sweep | None] = Entry("grid", _nothing)  # the own grid that was started
+DIALOG: Entry[str | None] = Entry("dialog", _nothing)  # the window that is open: network, images or report
+OWN_NETWORKS: Entry[list[str]] = Entry("own_networks", list)
+OWN_PICTURES: Entry[list[str]] = Entry("own_pictures", list)
 TOUR: Entry[int | None] = Entry("tour", _nothing)

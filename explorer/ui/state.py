@@ -50,8 +50,8 @@ def begin() -> None:
     text = st.query_params.get(link.PARAMETER)
     if text:
         try:
-            start, message = link.admit(link.decode(text))
-            MESSAGE.put(message)
+            start, told = link.admit(link.decode(text))
+            MESSAGE.put(told or None)
         except link.LinkError as error:
             MESSAGE.put(f"{error} The app starts from its defaults; ask for the link again or go on from here.")
     put_scene(start)

@@ -63,7 +63,7 @@ def _root() -> str:
     """Return the app's address, without the page."""
     url = (st.context.url or "").split("?")[0].rstrip("/")
     head, _, last = url.rpartition("/")
-    return f"{head if last in st.session_state['pages'] else url}/"
+    return f"{head if last in PAGES.get() else url}/"
 
 
 def _open(step: Step, i: int) -> None:

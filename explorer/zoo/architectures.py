@@ -10,6 +10,7 @@ from explorer.engine.errors import SpecError
 from explorer.engine.graph.clip import TrainableClip
 from explorer.engine.graph.qcfs import QuantisedClip
 from explorer.zoo.resnet import resnet20
+from explorer.zoo.timm_models import TIMM, build_timm, is_rectified, timm_names
 from explorer.zoo.vgg import vgg16
 
 CIFAR_ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"resnet20": resnet20, "vgg16": vgg16}
@@ -39,18 +40,21 @@ RECTIFIED = (  # torchvision's families whose activations are all rectifiers, an
 def architectures() -> tuple[str, ...]:
     """Return every name that `build` knows: `resnet20-relu` and its like, then `torchvision:resnet18` and its like.
 
-    torchvision's are its classification networks, also those that will turn out not to convert.
+    torchvision's are its classification networks, also those that will turn out not to convert; timm's, where the
+    package is installed, as `timm:resnet18`.
     """
     import torchvision.models as models
 
     ours = tuple(f"{name}-{activation}" for name in CIFAR_ARCHITECTURES for activation in ACTIVATIONS)
     theirs = tuple(TORCHVISION + name for name in models.list_models(module=models))
-    return ours + theirs
+    return ours + theirs + timm_names()
 
 
 def convertible() -> tuple[str, ...]:
-    """Return those architectures that convert: all of ours, and torchvision's rectified families."""
-    return tuple(name for name in architectures() if name.removeprefix(TORCHVISION).startswith(RECTIFIED))
+    """Return those architectures that convert: all of ours, and torchvision's and timm's rectified families."""
+    rest = tuple(name for name in architectures() if not name.startswith(TIMM))
+    rectified = tuple(name for name in rest if name.removeprefix(TORCHVISION).startswith(RECTIFIED))
+    return rectified + tuple(filter(is_rectified, timm_names()))
 
 
 def build(name: str, classes: int = 10, theta: float = 2.0) -> nn.Module:
@@ -63,6 +67,8 @@ def build(name: str, classes: int = 10, theta: float = 2.0) -> nn.Module:
     """
     if name.startswith(TORCHVISION):
         return _torchvision(name.removeprefix(TORCHVISION), classes)
+    if name.startswith(TIMM):
+        return build_timm(name.removeprefix(TIMM), classes)
     base, _, activation = name.partition("-")
     activation = activation or "relu"
     if base not in CIFAR_ARCHITECTURES or activation not in ACTIVATIONS:

@@ -115,14 +115,17 @@ def write_network(
     net: nn.Module,
     recipe: dict[str, Any],
     top1: float,
+    *,
     top1_images: int = 10_000,
+    top1_after: Mapping[int, float] | None = None,
     dataset: str = "CIFAR-10",
     classes: tuple[str, ...] | None = None,
 ) -> Path:
     """Save a CIFAR network's state dict and its card; return the path of the weights.
 
     recipe is written as it is; `weights` in it names the stored type. top1 is a measured share, 0..1, of so many
-    images. classes are written where the data set's name does not say them.
+    images; top1_after the spiking network's, by time-steps. classes are written where the data set's name does not say
+    them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
@@ -142,6 +145,7 @@ def write_network(
         "parameters": sum(p.numel() for p in net.parameters()),
         "top1": round(top1, 4),
         "top1_images": top1_images,
+        "top1_after": {str(T): round(share, 4) for T, share in (top1_after or {}).items()},
         "recipe": recipe,
         "sha256": sha256(path),
     }

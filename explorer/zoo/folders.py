@@ -50,6 +50,8 @@ def read_class_folders(root: Path, card: Card, n: int | None, part: Part, seed: 
     pictures[:1]  # a folder of what is no picture is noticed at once
     labels = outputs[np.asarray([label for _, label in chosen], dtype=np.int64)]
     note = f"drawn evenly from {len(groups)} class folders, seed {seed}"
+    if shared:
+        note += ", without the quarter of each class that sets the thresholds"
     return ImageSet(root.name, pictures, labels, card.classes, note)
 
 

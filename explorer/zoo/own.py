@@ -29,6 +29,7 @@ from explorer.zoo.fitting import fit_architecture, fit_state
 from explorer.zoo.paths import is_file
 from explorer.zoo.programs import load_program, unpack, without_modes
 from explorer.zoo.registry import Progress, load
+from explorer.zoo.timm_models import TIMM
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ def open_network(
         _refuse_weights(source, "a whole program")
         net = load_program(Path(source.network))
     elif source.weights is not None:
-        if source.network not in architectures():
+        if not source.network.startswith(TIMM) and source.network not in architectures():
             raise SpecError(
                 f"network: {source.network!r} is no architecture that weights can be put onto. Choose resnet20-relu, "
                 "vgg16-relu, 'torchvision:NAME', or a Python file 'FILE.py:factory'."

@@ -12,6 +12,7 @@ from explorer.zoo.architectures import TORCHVISION, build
 from explorer.zoo.cards import Card, read_card, read_weights
 from explorer.zoo.data import ASSETS
 from explorer.zoo.paths import is_file
+from explorer.zoo.timm_models import TIMM, load_timm
 
 Progress = Callable[[int, int], None]
 
@@ -33,8 +34,8 @@ def available(assets: Path = ASSETS) -> tuple[Card, ...]:
 def load(name: str, assets: Path = ASSETS, on_progress: Progress | None = None) -> tuple[nn.Module, Card]:
     """Return a pretrained network in eval mode, float32 on the CPU, and its card.
 
-    name is one of `available()`, or `torchvision:NAME` for a network whose weights torchvision's hub keeps; fetching
-    those tells on_progress(bytes done, bytes in all).
+    name is one of `available()`, `torchvision:NAME` for a network whose weights torchvision's hub keeps (fetching those
+    tells on_progress(bytes done, bytes in all)), or `timm:NAME` where timm is installed.
 
     Raises:
         AssetError: its weights or card are missing or damaged, or the hub cannot be reached.
@@ -44,6 +45,8 @@ def load(name: str, assets: Path = ASSETS, on_progress: Progress | None = None) 
         from explorer.zoo.hub import load_torchvision
 
         return load_torchvision(name.removeprefix(TORCHVISION), on_progress)
+    if name.startswith(TIMM):
+        return load_timm(name.removeprefix(TIMM))
     known = [path.stem for path in sorted(assets.glob("*.safetensors"))]
     if name not in known and (Path(name).name != name or not is_file(assets / f"{name}.json")):
         listed = ", ".join(known) or "none is in assets/ yet"

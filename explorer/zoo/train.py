@@ -45,8 +45,18 @@ def main() -> None:
     test = read(args.data, train=False)
     measured = measure(net, test)
     say(f"test set: {measured}")
-    result = (measured.ann, measured.images, test.dataset, test.classes)
-    say(f"wrote {write_network(args.out, args.network, net, asdict(recipe), *result)}")
+    path = write_network(
+        args.out,
+        args.network,
+        net,
+        asdict(recipe),
+        measured.ann,
+        top1_images=measured.images,
+        top1_after=measured.snn,
+        dataset=test.dataset,
+        classes=test.classes,
+    )
+    say(f"wrote {path}")
 
 
 def say(line: str) -> None:

@@ -63,8 +63,8 @@ class Segment:
 class _Builder:
     """Collects terms for one segment."""
 
-    def __init__(self, network: Network, dynamic: frozenset[str]) -> None:
-        self.network, self.dynamic = network, dynamic
+    def __init__(self, network: Network, dynamic: frozenset[str], outputs: Any = slice(None)) -> None:
+        self.network, self.dynamic, self.outputs = network, dynamic, outputs
         self.modules = network.modules
         self.sources: list[str] = []
         self.taps: list[tuple[int, ...]] = []
@@ -129,7 +129,7 @@ class _Builder:
             return False
         if any(p.overlapping for p in view.parts) and any(module.padding):
             return False
-        weight = module.weight.detach().double().numpy()
+        weight = module.weight.detach()[self.outputs].double().numpy()
         for part in view.parts:
             limit = (view.height * part.stride, view.width * part.stride)
             if part.overlapping:  # no padding here: a window's last row may lie beyond whole strides
@@ -143,7 +143,7 @@ class _Builder:
                     for dy, dx, _ in part.inner:
                         self._tap(part, y0 + dy, x0 + dx, module.stride[0] * part.stride, limit, row)
         if module.bias is not None:
-            self.bias = self.bias + module.bias.detach().double().numpy()
+            self.bias = self.bias + module.bias.detach()[self.outputs].double().numpy()
         return True
 
     def _linear(self, node: fx.Node, module: nn.Linear) -> bool:
@@ -153,7 +153,7 @@ class _Builder:
         pixels = view.height * view.width
         if pixels > 1 and pixels * view.channels != module.in_features:
             return False
-        weight = module.weight.detach().double().numpy().T.reshape(view.channels, pixels, -1)
+        weight = module.weight.detach()[self.outputs].double().numpy().T.reshape(view.channels, pixels, -1)
         for part in view.parts:
             for pixel in range(pixels):
                 y, x = divmod(pixel, view.width)
@@ -161,13 +161,13 @@ class _Builder:
                 for dy, dx, _ in part.inner:
                     self._tap(part, y * part.stride + dy, x * part.stride + dx, 1, (1 << 30, 1 << 30), row)
         if module.bias is not None:
-            self.bias = self.bias + module.bias.detach().double().numpy()
+            self.bias = self.bias + module.bias.detach()[self.outputs].double().numpy()
         return True
 
     def _identity(self, view: View, shape: tuple[int, ...]) -> bool:
         if view.flat and view.height * view.width > 1:
             return False
-        eye = np.eye(shape[0])
+        eye = np.eye(shape[0])[:, self.outputs]
         for part in view.parts:
             row = self._add_rows(part, eye[part.at : part.at + part.channels] * part.inner[0][2])
             limit = (view.height * part.stride, view.width * part.stride)
@@ -179,13 +179,13 @@ class _Builder:
 
     def finish(self, shape: tuple[int, ...]) -> Segment | None:
         height, width = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
+        channels = len(np.arange(shape[0])[self.outputs])
+        bias = np.broadcast_to(np.asarray(self.bias, np.float64), (channels,)).copy()
         if not self.taps:
-            rows = np.zeros((0, shape[0]))
+            rows = np.zeros((0, channels))
             empty = np.zeros(0, np.int64)
             taps = np.zeros((0, 10), np.int64)
-            return Segment(
-                (), (), taps, rows, empty, empty, empty, self._bias(shape), tuple(self.static), shape[0], height, width
-            )
+            return Segment((), (), taps, rows, empty, empty, empty, bias, tuple(self.static), channels, height, width)
         taps = np.array(self.taps, np.int64)
         sizes = [bytes_per_step(self.network.shapes[source]) for source in self.sources]
         taps[:, OFFSET] = np.concatenate([[0], np.cumsum(sizes)[:-1]])[taps[:, SOURCE]]
@@ -197,24 +197,24 @@ class _Builder:
             np.concatenate(self.row_source),
             np.concatenate(self.row_channel),
             np.concatenate(self.uses),
-            self._bias(shape),
+            bias,
             tuple(self.static),
-            shape[0],
+            channels,
             height,
             width,
         )
 
-    def _bias(self, shape: tuple[int, ...]) -> np.ndarray:
-        return np.broadcast_to(np.asarray(self.bias, np.float64), (shape[0],)).copy()
 
-
-def build_segment(network: Network, node: fx.Node, dynamic: frozenset[str]) -> Segment | None:
+def build_segment(
+    network: Network, node: fx.Node, dynamic: frozenset[str], outputs: Any = slice(None)
+) -> Segment | None:
     """Write a node's value as taps of spike trains; None if it cannot be.
 
-    dynamic: names of the nodes that depend on a site, whose value changes in time.
+    dynamic: names of the nodes that depend on a site, whose value changes in time; outputs: an index of the output
+    channels to write (all).
     """
     shape = network.shapes[node.name]
     if len(shape) not in (1, 3):
         return None
-    builder = _Builder(network, dynamic)
+    builder = _Builder(network, dynamic, outputs)
     return builder.finish(shape) if builder.add_expression(node, shape) else None

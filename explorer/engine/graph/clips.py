@@ -73,8 +73,10 @@ def _merge_difference(module: fx.GraphModule, node: fx.Node) -> None:
             _replace(module, b, node, b.args[0], first)
         return
     bound = _constant(module, b)
-    if left is a and bound is not None and isinstance(a, fx.Node) and _is_rectifier(module, a) and len(a.users) == 2:
-        _replace(module, a, node, a.args[0], bound)
+    if bound is None or not isinstance(left, fx.Node) or not _is_rectifier(module, left):
+        return
+    if len(left.users) == 1 + (left is a) and a in (left, left.args[0]):
+        _replace(module, left, node, left.args[0], bound)
 
 
 def _replace(module: fx.GraphModule, named: fx.Node, last: fx.Node, source: Any, bound: Any) -> None:

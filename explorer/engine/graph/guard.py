@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from explorer.engine.compile.plan import plan_for
-from explorer.engine.compile.segment import DX, DY, HEIGHT, ROW, SOURCE, STRIDE, WIDTH, Segment
+from explorer.engine.compile.plan import StepKind, plan_for
+from explorer.engine.compile.segment import DX, DY, HEIGHT, ROW, SOURCE, STRIDE, WIDTH, Segment, build_segment
 from explorer.engine.compile.values import attribute, call
 from explorer.engine.errors import TraceError
 from explorer.engine.graph.network import Network, Unsupported
@@ -28,6 +28,7 @@ from explorer.engine.graph.network import Network, Unsupported
 # float32 sums of thousands of terms are off by some 1e-6 of the largest; whatever looks worse is judged in float64.
 TOLERANCE, TOLERANCE_DOUBLE = 1e-4, 1e-9
 PATH_TOLERANCE = 1e-3
+CHANNELS = 16  # of a layer whose paths are compared: their taps are the same for all, and large layers stay small
 # Rows of the batch: two inputs and their mean, for one image; between them another image with another input, which is
 # also computed alone. It is neither the first nor the last, so that what takes those shows.
 A, OTHER, B, MEAN = range(4)
@@ -114,24 +115,33 @@ def _check(network: Network, example: Tensor, double: bool) -> Unsupported | Non
     spread = max(float(example.std()), 0.1)
     noise = torch.randn(2, *example.shape[1:], generator=generator) * spread + example.mean()
     walk = _Walk(network, noise, double)
-    plan = plan_for(network, integer=True)
-    wanted = {node for step in plan.steps if step.segment is not None for node in _read(step.segment)}
-    wanted |= {step.value.name for step in plan.steps}
+    segments = _segments(network)
+    wanted = {name for value, segment in segments for name in (value.name, *segment.sources, *segment.static)}
     for node, whole, alone in walk.run():
         if fault := _judge(network, node, whole, alone, node in walk.dynamic, double):
             return fault
         if node.name in wanted:
             walk.kept[node.name] = whole[A]
-    for step in plan.steps:
-        if step.segment is not None and step.segment.sources:
-            fault = _compare_paths(network, step.segment, step.value, walk.kept)
-            if fault is not None:
-                return fault
+    for value, segment in segments:
+        if fault := _compare_paths(network, segment, value, walk.kept):
+            return fault
     return None
 
 
-def _read(segment: Segment) -> tuple[str, ...]:
-    return (*segment.sources, *segment.static)
+def _segments(network: Network) -> list[tuple[fx.Node, Segment]]:
+    """Return the values that the exact path computes, as taps to some of their channels."""
+    plan, found = plan_for(network, integer=False), []
+    for step in plan.steps:
+        if step.kind is not StepKind.MAX_POOL:
+            outputs = _channels(network.shapes[step.value.name])
+            segment = build_segment(network, step.value, plan.dynamic, outputs)
+            if segment is not None and segment.sources:
+                found.append((step.value, segment))
+    return found
+
+
+def _channels(shape: tuple[int, ...]) -> np.ndarray:
+    return np.unique(np.linspace(0, shape[0] - 1, CHANNELS).astype(int))
 
 
 def label(node: fx.Node) -> str:
@@ -165,7 +175,7 @@ def _judge(network: Network, node: fx.Node, whole: Any, alone: Any, dynamic: boo
             continue
         if (many.shape[axes[0]], one.shape[axes[0]]) != (4, 1):
             continue  # images side by side with parts of themselves: judged where they are apart again
-        rows, single = many.movedim(axes[0], 0), one.movedim(axes[0], 0)
+        rows, single = (_real(value.movedim(axes[0], 0)) for value in (many, one))
         if not rows.numel():
             continue
         scale = float(rows.abs().max())
@@ -192,6 +202,13 @@ def _judge(network: Network, node: fx.Node, whole: Any, alone: Any, dynamic: boo
     return None
 
 
+def _real(value: Tensor) -> Tensor:
+    """Return a value as real numbers: what depends on the image alone may be of any type."""
+    if value.is_complex():
+        return torch.view_as_real(value.resolve_conj())
+    return value if value.is_floating_point() else value.double()
+
+
 def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
@@ -207,16 +224,21 @@ def _mixing(place: str, name: str) -> Unsupported:
 
 
 def _compare_paths(network: Network, segment: Segment, value: fx.Node, kept: dict[str, Tensor]) -> Unsupported | None:
-    """Compare a segment's taps with its calls at some pixels."""
-    expected = kept[value.name].double().reshape(segment.channels, segment.height, segment.width)
+    """Compare a segment's taps with its calls at some pixels of some channels."""
+    shape = network.shapes[value.name]
+
+    def some(name: str) -> np.ndarray:
+        whole = kept[name].double().expand(shape).reshape(shape[0], segment.height, segment.width)
+        return whole[_channels(shape)].numpy()[:, y, x].T
+
     ys, xs = _places(segment.height), _places(segment.width)
     y, x = (grid.reshape(-1) for grid in np.meshgrid(ys, xs, indexing="ij"))
+    expected = some(value.name)
     found = sum_of_taps(segment, {name: kept[name].double().numpy() for name in segment.sources}, y, x)
     for name in segment.static:
-        static = kept[name].double().expand(network.shapes[value.name])
-        found += static.reshape(segment.channels, segment.height, segment.width).numpy()[:, y, x].T
-    difference = np.abs(found - expected.numpy()[:, y, x].T).max()
-    if difference <= PATH_TOLERANCE * max(float(expected.abs().max()), 1e-30):
+        found += some(name)
+    scale = max(float(kept[value.name].abs().max()), 1e-30)
+    if np.abs(found - expected).max() <= PATH_TOLERANCE * scale:
         return None
     return Unsupported(
         where(value),

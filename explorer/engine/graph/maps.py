@@ -27,10 +27,18 @@ def lift_flat_maps(module: fx.GraphModule) -> None:
             _reshaped(module.graph, node)
         elif name == "max_pool1d" and axes == 3:
             _reshaped(module.graph, _flat_pool(module.graph, node, modules))
-        elif axes == 4 and (
-            (name == "amax" and _over_map(node)) or (name == "adaptive_max_pool2d" and shape[1:] == (1, 1))
-        ):
-            _pool_of_all(module.graph, node, source)
+        elif name == "adaptive_max_pool2d" and axes == 4 and shape[1:] == (1, 1):
+            _pool_over(module.graph, source, (2, 3), node)
+        elif name == "amax" and (dims := _dims(node, axes)):
+            _pool_over(module.graph, source, dims, node)
+    for node in list(module.graph.nodes):
+        if node.op in ("call_function", "call_method") and canonical_name(node, modules) == "max" and node.args:
+            source = node.args[0]
+            dims = _dims(node, len(source.meta.get("shape") or ())) if isinstance(source, fx.Node) else ()
+            values = [user for user in node.users if user.args[1:] == (0,)]
+            if dims and len(values) == len(node.users) == 1:  # the places of the maxima are not asked for
+                _pool_over(module.graph, source, dims, values[0])
+                module.graph.erase_node(node)
 
 
 def _reshaped(graph: fx.Graph, node: fx.Node) -> None:
@@ -69,18 +77,27 @@ def _flat_pool(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) ->
     return pool
 
 
-def _pool_of_all(graph: fx.Graph, node: fx.Node, source: fx.Node) -> None:
-    """Write a maximum over whole maps as the max pool that it is."""
-    shape = source.meta["shape"]
+def _pool_over(graph: fx.Graph, source: fx.Node, dims: tuple[int, ...], node: fx.Node) -> None:
+    """Write a maximum over whole axes of maps or sequences as the max pool that it is."""
+    shape = tuple(source.meta["shape"])
+    size = tuple(shape[i] if i in dims else 1 for i in range(2, len(shape)))
     with graph.inserting_before(node):
-        pool = graph.call_function(F.max_pool2d, (source, tuple(shape[2:])))
+        if len(shape) == 3:
+            source = source.meta.get("map") or graph.call_method("reshape", (source, (-1, shape[1], 1, shape[2])))
+            size = (1, *size)
+        pool = graph.call_function(F.max_pool2d, (source, size))
         value = graph.call_method("reshape", (pool, (-1, *node.meta["shape"][1:])))
-    pool.meta["shape"] = (*shape[:2], 1, 1)
     value.meta.update(node.meta)
+    pool.meta["shape"] = (shape[0], shape[1], 1, 1)
     node.replace_all_uses_with(value)
     graph.erase_node(node)
 
 
-def _over_map(node: fx.Node) -> bool:
-    dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", ())
-    return isinstance(dims, tuple | list) and sorted(d % 4 for d in dims) == [2, 3]
+def _dims(node: fx.Node, axes: int) -> tuple[int, ...]:
+    """Return the axes that a maximum is taken over; () unless they are axes of maps or sequences."""
+    given: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", ())
+    given = (given,) if isinstance(given, int) else given
+    if axes not in (3, 4) or not isinstance(given, tuple | list) or not all(isinstance(d, int) for d in given):
+        return ()
+    dims = tuple(sorted(d % axes for d in given))
+    return dims if dims and dims[0] >= 2 else ()

@@ -24,11 +24,12 @@ def words(text: str) -> frozenset[str]:
 # here by name is measured at every load (`guard.py`).
 AFFINE_KINDS: dict[str, frozenset[str]] = {
     "weights": words(
-        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear batch_norm addmm einsum"
+        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear batch_norm "
+        "addmm baddbmm einsum tensordot"
     ),
     "averages and sums": words(
         "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-        "mean sum cumsum add sub subtract rsub neg negative lerp addcmul"
+        "mean sum cumsum add sub subtract rsub neg negative lerp addcmul where masked_fill"
     ),
     "shapes and places": words(
         "cat concat concatenate stack hstack dstack flatten ravel reshape view_as reshape_as _unsafe_view "
@@ -59,7 +60,8 @@ REWRITTEN = {
     "view": "as reshape",
     "max_pool1d": "as max_pool2d",
     "adaptive_max_pool2d": "to 1×1, as max_pool2d",
-    "amax": "over the whole map, as max_pool2d",
+    "amax": "over axes of the map, as max_pool2d",
+    "max": "over an axis of the map, as max_pool2d",
 }
 SHAPE_ONLY = words("size")
 NO_OPS = AFFINE_KINDS["nothing, in evaluation"] - {"type_as"}

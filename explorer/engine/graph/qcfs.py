@@ -37,6 +37,10 @@ class QuantisedClip(nn.Module):
 
     theta is one positive number per module, trained, in activation units; levels is L, kept with the weights. After
     conversion theta is the site's threshold, and at `v_init` 1/2 and T = L the neurons' staircase is this one.
+
+    `noise`, if whoever trains sets it, is a row of numbers in levels, at least as many as x has, that are added to x
+    while training: spikes come unevenly, so a neuron's count strays from its staircase, and a network that is used to
+    that bears it.
     """
 
     theta: nn.Parameter
@@ -46,9 +50,14 @@ class QuantisedClip(nn.Module):
         super().__init__()
         self.theta = nn.Parameter(torch.tensor(float(theta)))
         self.register_buffer("levels", torch.tensor(levels))
+        self.noise: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the quantised activation, of x's shape and units."""
+        if self.training and self.noise is not None:
+            step = self.theta.detach().to(x.dtype) / self.levels.to(x.dtype)
+            last = x.movedim(1, -1)  # a row is laid out as channels-last memory is
+            x = x + self.noise[: x.numel()].to(x.dtype).view(last.shape).movedim(-1, 1) * step
         return _Staircase.apply(x, self.theta, self.levels)
 
     def extra_repr(self) -> str:

@@ -8,9 +8,7 @@ on the number of images (it is written in terms of it) and what cannot be follow
 
 from __future__ import annotations
 
-import inspect
 import operator
-import types
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,51 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 
 from explorer.engine.errors import TraceError, UnsupportedLayerError
 from explorer.engine.graph.clip import TrainableClip
-from explorer.engine.graph.operations import words
 from explorer.engine.graph.qcfs import QuantisedClip
+from explorer.engine.graph.spelling import CASTS, LIKE, READS_VALUES, UNCHANGED, Call, always_on, name_of, spell
 
-# What gives a Python value, or memory, that the image decides.
-READS_VALUES = words(
-    "__bool__ __int__ __float__ __index__ __complex__ __contains__ __array__ __dlpack__ item tolist numpy is_nonzero "
-    "equal allclose data_ptr"
-)
-# What asks for a tensor's shape and type, and not for its values.
-LIKE = words(
-    "ones_like zeros_like full_like empty_like rand_like randn_like randint_like "
-    "new_zeros new_ones new_full new_empty new_tensor new"
-)
-UNCHANGED = words("requires_grad_ retain_grad data real detach detach_ resolve_conj")
-PROPERTIES: dict[str, Callable[[Tensor], tuple[str, tuple[Any, ...]]]] = {
-    "T": lambda x: ("permute", (tuple(reversed(range(x.ndim))),)),
-    "mT": lambda x: ("transpose", (-2, -1)),
-    "H": lambda x: ("transpose", (-2, -1)),
-    "mH": lambda x: ("transpose", (-2, -1)),
-}
-SPELLINGS: dict[str, Any] = {
-    "__getitem__": operator.getitem,
-    "__floordiv__": operator.floordiv,
-    "__rsub__": torch.rsub,
-}
-CASTS = frozenset(["to", "float", "double", "half", "bfloat16", "type", "type_as", "_to_copy"])
-DROPOUTS = frozenset(
-    [
-        "dropout",
-        "dropout1d",
-        "dropout2d",
-        "dropout3d",
-        "alpha_dropout",
-        "feature_dropout",
-        "feature_alpha_dropout",
-        "native_dropout",
-    ]
-)
 WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 
 
@@ -115,7 +77,7 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = _name(func)
+        name = name_of(func)
         operands = list(_tensors((args, kwargs)))
         if name in LIKE or not any(self._find(t) is not None for t in operands):
             return func(*args, **kwargs)
@@ -128,7 +90,7 @@ class Recorder(TorchFunctionMode):
             return args[0]
         if name in CASTS and args[0].is_floating_point():
             return self._cast(func, name, args, kwargs)
-        call = _spell(func, name, args, kwargs)
+        call = spell(func, name, args, kwargs)
         if call.writes is not None and self._find(call.writes) is None:
             self._constant(call.writes)  # its value before the call
         result = self._run(func, args, kwargs)
@@ -142,11 +104,16 @@ class Recorder(TorchFunctionMode):
         if not any(self._find(t) is not None for t in operands):
             return forward(*args, **kwargs)
         if module.training and isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
-            raise _always_on(path)
+            raise always_on(path)
+        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise UnsupportedLayerError(
+                f"{path}: batch norm in training mode takes the statistics of the batch, so that an image's scores "
+                "depend on the images beside it. Leave it in evaluation mode."
+            )
         with torch._C.DisableTorchFunction():
             result = self._run(forward, args, kwargs)
         writes = operands[0] if getattr(module, "inplace", False) else None
-        return self._write(_Call("call_module", path, args, kwargs, path, writes), result)
+        return self._write(Call("call_module", path, args, kwargs, path, writes), result)
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         if torch.is_autocast_enabled("cpu"):
@@ -163,9 +130,9 @@ class Recorder(TorchFunctionMode):
                 self.notes.add(f"{str(result.dtype).removeprefix('torch.')} inside the network is taken as float32")
             known = self._find(args[0])
             return self._learn(args[0].clone(), known.node) if known and result is not args[0] else args[0]
-        return self._write(_spell(func, name, args, kwargs), result) if isinstance(result, Tensor) else result
+        return self._write(spell(func, name, args, kwargs), result) if isinstance(result, Tensor) else result
 
-    def _write(self, call: _Call, result: Any) -> Any:
+    def _write(self, call: Call, result: Any) -> Any:
         if call.op == "refused":
             raise UnsupportedLayerError(
                 f"{call.label}: writes into part of a tensor, or over it. Build the result by torch.cat or F.pad, and "
@@ -188,7 +155,7 @@ class Recorder(TorchFunctionMode):
                 self._learn(item, part)
         return result
 
-    def _place(self, call: _Call) -> str:
+    def _place(self, call: Call) -> str:
         """Return where a call is: the module it comes from, numbered if that was named before, or its own label."""
         place, k = self.origin or call.label, 1
         while self.origin and place in self._taken:
@@ -238,96 +205,6 @@ class Recorder(TorchFunctionMode):
             other = known.tensor()
             if other is not None and other is not x and other.untyped_storage()._cdata == memory and _overlap(x, other):
                 known.overwritten = label
-
-
-@dataclass(eq=False)
-class _Call:
-    """A call as it is written down: in place of what it overwrites, it gives a value; writes: what it overwrote."""
-
-    op: str
-    target: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    label: str
-    writes: Tensor | None = None
-
-
-def _name(func: Any) -> str:
-    if isinstance(func, torch._ops.OpOverload):
-        return func._schema.name.split("::")[-1]
-    name = getattr(func, "__name__", str(func))
-    if name == "__get__":
-        return func.__self__.__name__
-    return name
-
-
-def _spell(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
-    """Return the call that gives what this one gives or leaves in its operand."""
-    args, kwargs, inplace = _without_inplace(func, args, kwargs)
-    first = args[0] if args and isinstance(args[0], Tensor) else kwargs.get("input")
-    writing = name.endswith("_") and not name.startswith("__")
-    if name in ("__setitem__", "__set__") or (name.startswith("__i") and name not in ("__invert__", "__index__")):
-        return _Call("refused", name, args, kwargs, "an assignment" if "set" in name else name.strip("_"))
-    if kwargs.get("out") is not None:
-        return _Call("refused", name, args, kwargs, name)
-    _refuse_dropout(name, args, kwargs)
-    if name in PROPERTIES and getattr(func, "__name__", "") == "__get__":
-        name, rest = PROPERTIES[name](args[0])
-        return _Call("call_method", name, (args[0], *rest), {}, name)
-    if name in SPELLINGS:
-        return _Call("call_function", SPELLINGS[name], args, kwargs, SPELLINGS[name].__name__)
-    plain = name.removesuffix("_") if writing else name
-    written = first if writing or inplace else None
-    if isinstance(func, torch._ops.OpOverload):
-        target: Any = func
-        if writing:
-            packet = getattr(getattr(torch.ops, func.namespace), plain, None)
-            target = getattr(packet, func._overloadname, None)
-        return _Call("call_function" if target else "refused", target, args, kwargs, name, written)
-    if _is_method(func):
-        known = hasattr(Tensor, plain)
-        return _Call("call_method" if known else "refused", plain, args, kwargs, name, written)
-    if writing:
-        func = getattr(F, plain, None) or getattr(torch, plain, None)
-        return _Call("call_function" if func else "refused", func, args, kwargs, name, written)
-    return _Call("call_function", func, args, kwargs, name, written)
-
-
-def _is_method(func: Any) -> bool:
-    kinds = (types.MethodDescriptorType, types.WrapperDescriptorType)
-    return isinstance(func, kinds) or getattr(Tensor, getattr(func, "__name__", ""), None) is func
-
-
-def _without_inplace(
-    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any], bool]:
-    """Return the arguments with inplace=False, and whether it was true."""
-    if not isinstance(func, types.FunctionType) or func.__module__ != "torch.nn.functional":
-        return args, kwargs, False
-    names = list(inspect.signature(func).parameters)
-    if "inplace" not in names:
-        return args, kwargs, False
-    at = names.index("inplace")
-    inplace = bool(args[at]) if len(args) > at else bool(kwargs.get("inplace"))
-    kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
-    return args[:at] + args[at + 1 :] if len(args) > at else args, kwargs, inplace
-
-
-def _refuse_dropout(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    if name.removesuffix("_") not in DROPOUTS:
-        return
-    given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
-    default = name.removesuffix("_") in ("dropout",)
-    training = given.get("training", given.get("train", default))
-    if training and given.get("p", 0.5) > 0:
-        raise _always_on(name)
-
-
-def _always_on(label: str) -> UnsupportedLayerError:
-    return UnsupportedLayerError(
-        f"{label}: dropout that is always on: it draws at random in evaluation too, so that no two runs give the same "
-        "scores. Give it training=self.training, or leave it out."
-    )
 
 
 def _plain(value: Any) -> Any:

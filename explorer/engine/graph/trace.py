@@ -37,8 +37,8 @@ def trace(model: Any, example: Tensor) -> Network:
             graph's scores are not the model's.
         UnsupportedLayerError: what stands in the way is a certain call, and nothing around it could be converted.
     """
-    captured = capture(model, example)
     try:
+        captured = capture(model, example)
         network = _network(captured)
         return network if network.unsupported else _guarded(network, captured.images[:1])
     except ExplorerError:
@@ -63,7 +63,9 @@ def _network(captured: Captured) -> Network:
     module.graph.lint()
     module.recompile()
     with torch.no_grad():
-        scores = ShapeProp(module).propagate(captured.images.clone())  # gives every node its shape, too
+        images = captured.images  # laid out as the network will be run; every node gets its shape, too
+        images = images.to(memory_format=torch.channels_last) if images.ndim == 4 else images.clone()
+        scores = ShapeProp(module).propagate(images)
     network = mark(module, tuple(captured.images.shape[1:]), notes)
     if any(isinstance(m, QuantisedClip) for m in module.modules()):
         with torch.no_grad():

@@ -16,7 +16,7 @@ from explorer.engine.errors import Cancelled, SpecError
 from explorer.engine.graph import Network
 from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.result import Simulation
-from explorer.engine.simulation.simulate import backend_for, chunk_images, simulate, simulate_chunks
+from explorer.engine.simulation.simulate import backend_for, chunk_images, simulate_chunks
 from explorer.engine.simulation.store import SpikeStore
 from explorer.engine.simulation.walk import Walk
 from explorer.engine.specs import Record, SimulationSpec
@@ -153,26 +153,38 @@ def read_out(logits: Tensor, skipped: int, least: int = 4) -> Tensor:
 class TwoPhases(Fitted):
     """A conversion that looks at each image first: `prepare` runs some steps of a chunk and returns its own neurons.
 
-    prepare(images, run): the spiking network for these images, and the runs that it took, whose spikes count;
-    run(snn, T): simulates the chunk.
+    prepare(look): the spiking network for the images looked at, and the runs that it took, whose spikes count.
     """
 
-    prepare: Callable[[Tensor, Look], tuple[SpikingNetwork, list[Simulation]]] = field(kw_only=True)
+    prepare: Callable[[Look], tuple[SpikingNetwork, list[Simulation]]] = field(kw_only=True)
 
     def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
         images = images.detach().float().cpu()
         self.network.check_images(images)
-        where = backend_for(spec.device)
-        size = spec.chunk or chunk_images(self.snn, spec, where)
-        for i in range(0, len(images), size):
+        size, done = spec.chunk or chunk_images(self.snn, spec, backend_for(spec.device)), 0
+        while done < len(images):
             if stop is not None and stop():
                 raise Cancelled("The run was stopped.")
-            begin, part = time.perf_counter(), images[i : i + size].contiguous()
-            look = Look(part, spec, SpikeStore(), stop)
-            snn, before = self.prepare(part, look)
-            run = simulate(snn, part, spec_of(spec, spec.T, len(part)), store=look.store, stop=stop)
-            outcome = self._outcome(run, *before)
-            yield Outcome(outcome.logits, outcome.spikes, outcome.additions, time.perf_counter() - begin)
+            part, outcome = images[done : done + size].contiguous(), None
+            try:
+                outcome = self._both(Look(part, spec, SpikeStore(), stop))
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                if len(part) == 1:
+                    raise SpecError(
+                        "Not even one image fits the memory. Choose fewer time-steps, smaller images or a smaller "
+                        "network."
+                    ) from error
+            if outcome is None:  # what the failed run held is free only now
+                size = len(part) // 2
+                continue
+            done += len(part)
+            yield outcome
+
+    def _both(self, look: Look) -> Outcome:
+        begin = time.perf_counter()
+        snn, before = self.prepare(look)
+        outcome = self._outcome(look.run(snn, look.spec.T), *before)
+        return Outcome(outcome.logits, outcome.spikes, outcome.additions, time.perf_counter() - begin)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,16 +203,11 @@ class Look:
 
     def current(self, snn: SpikingNetwork, site: str, T: int) -> Tensor:
         """Return what arrives at a site in each of T steps, float32 [T, B, *site]."""
-        spec = spec_of(self.spec, T, len(self.images))
-        return Walk(snn, self.images, spec, self.store, self.stop, backend_for(self.spec.device)).current(site)
+        return self._walk(snn, SimulationSpec(T, device=self.spec.device)).current(site)
 
     def run(self, snn: SpikingNetwork, T: int, v_end: bool = False) -> Simulation:
-        """Simulate the chunk for T steps."""
-        return simulate(
-            snn, self.images, spec_of(self.spec, T, len(self.images), v_end), store=self.store, stop=self.stop
-        )
+        """Simulate the images together for T steps."""
+        return self._walk(snn, SimulationSpec(T, Record(v_end=v_end), device=self.spec.device)).simulation()
 
-
-def spec_of(spec: SimulationSpec, T: int, chunk: int, v_end: bool = False) -> SimulationSpec:
-    """Return the same run over T steps, all images together."""
-    return SimulationSpec(T, Record(v_end=v_end), chunk, spec.integer, spec.device)
+    def _walk(self, snn: SpikingNetwork, spec: SimulationSpec) -> Walk:
+        return Walk(snn, self.images, spec, self.store, self.stop, backend_for(spec.device))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from explorer.engine.calibration import ActivationStats, Calibration, observe, thresholds
+from explorer.engine.compile.values import StaticValues
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import Cancelled, DataError
 from explorer.engine.graph import Network, Site
@@ -41,7 +42,7 @@ class Probe:
         self.network, self.stop = network, stop
         self._images = None if images is None else images.detach().float().cpu().contiguous()
         self._store = SpikeStore(STORE_BYTES)
-        self._walks: dict[tuple[int, int], Walk] = {}
+        self._static: dict[tuple[int, int], StaticValues] = {}
 
     @property
     def images(self) -> Tensor:
@@ -101,8 +102,7 @@ class Probe:
         """Return a walk of a chunk; spikes, and what depends on the image alone, are shared with those before it."""
         self.go_on()
         walk = Walk(snn, self.images[chunk], SimulationSpec(T=T), self._store, self.stop, backend("cpu"))
-        first = self._walks.setdefault((chunk.start, chunk.stop), walk)
-        walk.static = first.static
+        walk.static = self._static.setdefault((chunk.start, chunk.stop), walk.static)
         return walk
 
     def outputs(self, snn: SpikingNetwork, site: str, T: int) -> Iterator[tuple[slice, Tensor]]:

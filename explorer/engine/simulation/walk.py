@@ -16,18 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explorer.engine.compile.layout import from_pixels, padded, to_pixels
+from explorer.engine.compile.layout import from_pixels, to_pixels
 from explorer.engine.compile.plan import Plan, Step, StepKind, plan_for, weights_for
 from explorer.engine.compile.pools import pool_window
 from explorer.engine.compile.values import StaticValues, TimedValues, on_device
 from explorer.engine.conversion import SpikingNetwork
-from explorer.engine.errors import Cancelled, SpecError
+from explorer.engine.errors import Cancelled
 from explorer.engine.kernels.protocol import Array, Backend, Constant, Current, Given, Taps
-from explorer.engine.kernels.reference import law_scan, pack_bits
-from explorer.engine.neurons import Law
-from explorer.engine.neurons.parameters import Neurons
+from explorer.engine.kernels.reference import law_scan
 from explorer.engine.simulation.keys import image_keys, joined, step_digests
 from explorer.engine.simulation.result import Simulation
+from explorer.engine.simulation.sites import SiteValues
 from explorer.engine.simulation.store import SpikeStore
 from explorer.engine.specs import SimulationSpec
 
@@ -55,10 +54,10 @@ class Walk:
         self.static = StaticValues(self.network, images.to(backend.device))
         self.image_keys = image_keys(images)
         self.images_key = joined(self.image_keys)
+        self.sites = SiteValues(snn, self.network, self.plan, self.image_keys)
         self.digests = step_digests(snn, self.plan, f"{spec.integer}/{backend.precision}")
         edge = spec.T if self.plan.one_block else BLOCK
         self.blocks = [(t, min(t + edge, spec.T)) for t in range(0, spec.T, edge)]
-        self.worths: dict[str, np.ndarray] = {}
         for step in self.plan.sites:
             if snn.neurons[step.name].special:
                 snn.neurons[step.name].check(snn.network.site(step.name), spec.T, len(images))
@@ -92,12 +91,12 @@ class Walk:
             **self.recorded(),
             spike_totals=totals,
             seconds=time.perf_counter() - begin,
-            paths={step.name: self._path(step) for step in sites},
+            paths={step.name: self.sites.path(step) for step in sites},
         )
 
     def _count(self, step: Step, block: tuple[int, int], counts: dict[str, Array], sent: dict[str, Array]) -> None:
         """Add a block's spikes to what was counted, and to how many were sent at all."""
-        train, planes = self._take("train", step, *block), self._law(step.node.name).planes
+        train, planes = self._take("train", step, *block), self.sites.law(step.node.name).planes
         counts[step.name] = self.backend.count(train, planes, counts.get(step.name))
         if planes == (1,):
             sent[step.name] = counts[step.name]
@@ -106,8 +105,8 @@ class Walk:
 
     def _of_site(self, step: Step, value: Array) -> Tensor:
         array = self.backend.release(value)
-        array = array if array.flags.writeable else array.copy()
-        return from_pixels(torch.from_numpy(array), self.network.shapes[step.node.name])
+        kept = not array.flags.writeable  # in the store: a result of one's own is a copy
+        return from_pixels(torch.from_numpy(array.copy() if kept else array), self.network.shapes[step.node.name])
 
     def _potential(self, step: Step) -> Tensor:
         return self._of_site(step, self._take("state", step, *self.blocks[-1])[0])
@@ -152,9 +151,9 @@ class Walk:
         def decoded(name: str) -> Tensor:
             source, counts = self.plan.by_node[name], None
             for block in self.blocks:
-                counts = self.backend.count(self._take("train", source, *block), self._law(name).planes, counts)
+                counts = self.backend.count(self._take("train", source, *block), self.sites.law(name).planes, counts)
             n = from_pixels(torch.from_numpy(self.backend.release(counts)), self.network.shapes[name]).double()
-            worth = torch.from_numpy(self._worth(name)).reshape(-1, *(1,) * (n.ndim - 2))
+            worth = torch.from_numpy(self.sites.worth(name)).reshape(-1, *(1,) * (n.ndim - 2))
             return ((n * worth) / self.spec.T).float().to(self.backend.device)
 
         known = self.plan.by_node.__contains__
@@ -224,6 +223,12 @@ class Walk:
     def _block_before(self, t: int) -> int:
         return next(a for a, b in self.blocks if b == t)
 
+    def _state(self, step: Step, t0: int) -> Array:
+        """Return a state to write to: the one after step t0, or the start."""
+        if t0 > 0:
+            return self.backend.copy(self._take("state", step, self._block_before(t0), t0))
+        return self.backend.start(self.sites.start(step), self.sites.law(step.node.name).memory)
+
     # How it is computed
 
     def _compute(self, step: Step, t0: int, t1: int, timed: TimedValues) -> None:
@@ -233,28 +238,26 @@ class Walk:
             case StepKind.MAX_POOL:
                 self._keep("train", step, t0, t1, self._pooled(step, t0, t1))
             case StepKind.SITE:
-                own = self.snn.neurons[step.name]
-                current = self._current(step, t0, t1, timed)
-                theta = self._levels(step, own.theta, np.inf)
-                state = self._state(step, own, t0)
-                train = self.backend.scan(current, own.law, theta, state, t1 - t0)
-                if own.gate is not None:
-                    train = self.backend.mute(train, self._gate(step, own.gate))
+                current, state = self._current(step, t0, t1, timed), self._state(step, t0)
+                law, gate = self.sites.law(step.node.name), self.sites.gate(step)
+                train = self.backend.scan(current, law, self.sites.theta(step), state, t1 - t0)
+                if gate is not None:
+                    train = self.backend.mute(train, gate)
                 self._keep("train", step, t0, t1, train)
                 self._keep("state", step, t0, t1, state)
                 self._keep("total", step, t0, t1, np.array([self.backend.total(train)]))
 
     def _current(self, step: Step, t0: int, t1: int, timed: TimedValues | None = None) -> Current:
         """Return a step's input current over a block."""
-        shift = self._shift(step, t0, t1)
-        if self._path(step) == "float":
+        shift = self.sites.shift(step, t0, t1)
+        if self.sites.path(step) == "float":
             summands = (timed or self._timed(t0, t1)).summands(step.value)
             return Given(tuple(summands), shift)
         segment = step.segment
         assert segment is not None
-        worths = [self._worth(source) for source in segment.sources]
+        worths = [self.sites.worth(source) for source in segment.sources]
         common = float(worths[0].max()) if worths else 1.0
-        laws = [self._law(source) for source in segment.sources]
+        laws = [self.sites.law(source) for source in segment.sources]
         weights = weights_for(step, self.backend, [worth / common for worth in worths], laws)
         trains = tuple(self._take("train", self.plan.by_node[s], t0, t1) for s in segment.sources)
         const = Constant(torch.from_numpy(weights.fixed.const))
@@ -280,7 +283,7 @@ class Walk:
     def _scores(self, step: Step, t0: int, t1: int, timed: TimedValues) -> np.ndarray:
         """Return the class scores' current, float32 [B, T, K] on the host."""
         classes = self.network.shapes[step.value.name][0]
-        if self._path(step) != "float":
+        if self.sites.path(step) != "float":
             x = self.backend.values(self._current(step, t0, t1), len(self.images), t1 - t0)
             return np.ascontiguousarray(x[:, 0, :, :classes].cpu().numpy())
         x = timed(self.network.node(step.value.name)).reshape(t1 - t0, len(self.images), classes)
@@ -288,7 +291,7 @@ class Walk:
 
     def _pooled(self, step: Step, t0: int, t1: int) -> Array:
         source = self.plan.by_node[step.sources[0]]
-        planes = self._law(step.node.name).planes
+        planes = self.sites.law(step.node.name).planes
         counts = None
         for a, b in self.blocks:
             if b <= t0:
@@ -299,94 +302,12 @@ class Walk:
     def _unpacked(self, name: str, t0: int, t1: int) -> Tensor:
         """Return what a spiking node sends, worth times its spikes: [T*B, *shape]."""
         shape, step = self.network.shapes[name], self.plan.by_node[name]
-        worth, planes = self._worth(name), self._law(name).planes
+        worth, planes = self.sites.worth(name), self.sites.law(name).planes
         train = self._take("train", step, t0, t1)
         if worth.ndim == 1:
             return self.backend.unpack(train, planes, worth, shape)
         x = self.backend.unpack(train, planes, np.ones(shape[0]), shape)
         return x * torch.from_numpy(worth).to(x.device, x.dtype)
-
-    # What a step's neurons are, as the back end wants it
-
-    def _path(self, step: Step) -> str:
-        """Name the path that runs here: sums of integers, unless a source's spikes differ in worth within a channel."""
-        spread = any(self._worth(source).ndim > 1 for source in step.sources)
-        return "float" if spread and step.kind is not StepKind.MAX_POOL else step.path
-
-    def _site_of(self, node: str) -> Step:
-        """Return the site whose spikes a node sends on."""
-        step = self.plan.by_node[node]
-        while step.kind is StepKind.MAX_POOL:
-            step = self.plan.by_node[step.sources[0]]
-        return step
-
-    def _law(self, node: str) -> Law:
-        site, step = self._site_of(node), self.plan.by_node[node]
-        law = self.snn.neurons[site.name].law
-        if step is not site and law.planes not in ((1,), (1, -1)):
-            raise SpecError(
-                f"{step.name}: a max pool passes spikes of -1, 0 and 1 alone, not those of the law {law.name}. Choose "
-                "another law, or a network with average pools."
-            )
-        return law
-
-    def _worth(self, node: str) -> np.ndarray:
-        """Return what a spike is worth, float64 [C], or [*shape] where it differs within a channel."""
-        if node not in self.worths:
-            self.worths[node] = self._worth_of(node)
-        return self.worths[node]
-
-    def _worth_of(self, node: str) -> np.ndarray:
-        site = self._site_of(node)
-        shape = self.network.shapes[site.node.name]
-        worth = self.snn.neurons[site.name].worth
-        if worth.numel() in (1, shape[0]) and (worth.ndim < 2 or worth[0].numel() == 1):
-            return np.broadcast_to(worth.double().numpy().reshape(-1), shape[:1]).copy()
-        if self.plan.by_node[node] is not site:
-            raise SpecError(
-                f"{node}: behind a max pool a spike must be worth the same in a whole channel. Choose thresholds per "
-                "channel or per layer for "
-                f"{site.name}."
-            )
-        return np.broadcast_to(worth.double().numpy(), shape).copy()
-
-    def _levels(self, step: Step, value: Tensor, fill: float) -> Tensor:
-        """Lay a value broadcastable to [*site] out by stored channel: [C], or [pixel, C] where it differs by place."""
-        shape = self.network.shapes[step.node.name]
-        if value.numel() in (1, shape[0]) and (value.ndim < 2 or value[0].numel() == 1):
-            levels = torch.full((padded(shape[0]),), fill)
-            levels[: shape[0]] = value.reshape(-1)
-            return levels
-        return to_pixels(torch.broadcast_to(value, shape)[None], fill)[0]
-
-    def _shift(self, step: Step, t0: int, t1: int) -> Constant | None:
-        """Return what a site's neurons get besides, in the steps (t0, t1], or None."""
-        own = self.snn.neurons.get(step.name) if step.kind is StepKind.SITE else None
-        if own is None or own.shift is None:
-            return None
-        if not own.timed(self.network.site(step.name)):
-            levels = self._levels(step, own.shift, 0.0)
-            return Constant(levels if levels.ndim == 1 else levels.expand(len(self.images), -1, -1))
-        levels = torch.stack([self._levels(step, one, 0.0) for one in own.shift[t0:t1]])
-        if levels.ndim == 2:
-            return Constant(levels, timed=True)
-        return Constant(levels.transpose(0, 1).expand(len(self.images), -1, -1, -1), timed=True)
-
-    def _gate(self, step: Step, gate: Tensor) -> np.ndarray:
-        shape = self.network.shapes[step.node.name]
-        by_image = gate.ndim > len(shape)
-        whole = (
-            torch.broadcast_to(gate, (len(self.images), *shape)) if by_image else torch.broadcast_to(gate, shape)[None]
-        )
-        bits = pack_bits(to_pixels(whole.float()).bool()).numpy()
-        return bits if by_image else bits[0]
-
-    def _state(self, step: Step, own: Neurons, t0: int) -> Array:
-        if t0 > 0:
-            return self.backend.copy(self._take("state", step, self._block_before(t0), t0))
-        site = self.network.site(step.name)
-        v = torch.broadcast_to(own.initial_potential(site, self.image_keys), (len(self.images), *site.shape))
-        return self.backend.start(to_pixels(v), own.law.memory)
 
 
 def _together(a: Constant, b: Constant) -> Constant:

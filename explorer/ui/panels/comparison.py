@@ -13,7 +13,7 @@ from explorer.study import compare, keys
 from explorer.study.compare import Named
 from explorer.study.results import Result
 from explorer.study.runner import Job
-from explorer.study.scene import PIN_NAME_MAX
+from explorer.study.scene import PIN_NAME_MAX, Pin
 from explorer.study.script import Line
 from explorer.study.settings import Settings
 from explorer.ui import cache, frame, state
@@ -93,20 +93,19 @@ def pins() -> None:
             _pin_row(pin)
 
 
-def _pin_row(pin) -> None:
+def _pin_row(pin: Pin) -> None:
     mark, name, gone = st.columns([1, 12, 2], vertical_alignment="center")
     style = theme.style(f"pin{pin.slot}")
     mark.html(f'<div title="colour of this pin" style="width:28px;border-top:4px solid {style.colour}"></div>')
-    key = f"pin_name_{pin.slot}"
-    if st.session_state.get(key) is None or st.session_state[key] != pin.name:
-        st.session_state[key] = pin.name
+    key = f"pin_name_{pin.slot}_{pin.name}"  # another name is another field: none keeps what was typed elsewhere
     name.text_input(
         "Name of this pin",
+        value=pin.name,
         key=key,
-        placeholder=keys.plain(pin.title),
+        placeholder=pin.title,
         max_chars=PIN_NAME_MAX,
         label_visibility="collapsed",
-        on_change=lambda: state.name_pin(pin.slot, st.session_state[key]),
+        on_change=lambda: state.name_pin(pin.slot, st.session_state.get(key, pin.name)),
     )
     gone.button(
         "Remove",

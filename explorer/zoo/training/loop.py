@@ -17,6 +17,7 @@ from explorer.zoo.training.average import MovingAverage, average_ends, estimate_
 from explorer.zoo.training.batches import crop, cut_out, pad, placement, to_input
 from explorer.zoo.training.data import Images
 from explorer.zoo.training.files import save
+from explorer.zoo.training.noise import Noise
 from explorer.zoo.training.optimise import Optimiser
 from explorer.zoo.training.recipes import Cycle, Recipe
 from explorer.zoo.training.start import build, go_on_from
@@ -107,6 +108,7 @@ class Training:
         generator = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
         order = torch.randperm(n, generator=generator)
         quantised = [m for m in net.modules() if isinstance(m, QuantisedClip)]
+        noise = Noise(net, recipe.noise if epoch >= recipe.noise_from else 0.0, generator)
         forward = torch.compile(net) if self.compiled else net
         net.train()
         running = 0.0
@@ -115,6 +117,7 @@ class Training:
             chosen = recipe.levels[int(torch.randint(len(recipe.levels), (), generator=generator))]
             for module in quantised:
                 module.levels.fill_(chosen)
+            noise.draw(x)
             with torch.autocast(self.device.type, torch.bfloat16):
                 scores = forward(x).float()
             loss = self._loss(scores, index, placed[index, 2])
@@ -124,6 +127,7 @@ class Training:
             running += float(loss.detach())
         for module in quantised:
             module.levels.fill_(recipe.levels[-1])
+            module.noise = None
         return running / self.steps
 
     def _input(self, index: Tensor, placed: Tensor, cycle: Cycle, nth: int, generator: torch.Generator) -> Tensor:

@@ -62,6 +62,7 @@ class Recipe:
     or from the weights `start_from`, its clips at theirs, or where those have none at that percentile of the
     activations met there. With `alternate` an image is mirrored every other epoch [Jordan2024]; else flips are drawn.
     `levels` are those of quantised activations: each batch draws one of them, the network keeps the last.
+    `noise` is the standard deviation, in levels, of noise on their inputs, from the epoch `noise_from` on.
 
     SGD with Nesterov momentum moves all weights, or with `muon` all but the convolutions'.
 
@@ -86,6 +87,8 @@ class Recipe:
     theta_init: float = 2.0
     theta_percentile: float = 99.9
     levels: tuple[int, ...] = (8,)
+    noise: float = 0.0
+    noise_from: int = 0
     held_out: int = 0
     start_from: str = ""
     small_size: int = 24
@@ -94,6 +97,7 @@ class Recipe:
     ema: float = 0.0
     statistics_batches: int = 60
     weights: Literal["float32", "float16"] = "float32"
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.average_ends > len(self.cycles) or (self.average_ends and self.ema):
@@ -137,15 +141,30 @@ RECIPES = {
     "resnet20-qcfs": Recipe(
         "resnet20",
         "qcfs",
-        cycles=(Cycle(12, 0.1),),
+        cycles=(Cycle(6, 0.1),),
         batch=256,
         warmup=0.1,
         fall="linear",
         distillation=Distillation("vgg16-clip"),
         alternate=True,
         levels=(4, 8),
+        noise=1.0,
+        noise_from=3,
         held_out=5_000,
         start_from="resnet20-clip",
+    ),
+    "vgg16-qcfs": Recipe(
+        "vgg16",
+        "qcfs",
+        cycles=(Cycle(12, 0.03),),
+        warmup=0.1,
+        fall="linear",
+        distillation=Distillation("vgg16-clip", share=0.5),
+        alternate=True,
+        levels=(4, 8),
+        held_out=5_000,
+        start_from="vgg16-clip",
+        weights="float16",
     ),
     "vgg16-clip": Recipe(
         "vgg16",

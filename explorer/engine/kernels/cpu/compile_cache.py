@@ -38,7 +38,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(**options)(function)
         if keep:
-            choose_folder()
+            choose_folder(Path(function.__code__.co_filename).parent)
             try:
                 dispatcher._cache = CheckedCache(function)
             except (RuntimeError, OSError) as error:  # no folder anywhere
@@ -57,9 +57,9 @@ def say_once(what: str, why: str) -> None:
 
 
 @cache
-def choose_folder() -> None:
+def choose_folder(source: Path) -> None:
     """Have Numba keep its files where it can: beside the source or in the user's cache, else in a private folder."""
-    if config.CACHE_DIR or any(map(_can_write, folders())):
+    if config.CACHE_DIR or any(map(_can_write, folders(source))):
         return
     private = private_folder()
     if private is not None:
@@ -70,10 +70,10 @@ def choose_folder() -> None:
         )
 
 
-def folders() -> list[Path]:
-    """Return where Numba looks by itself."""
+def folders(source: Path) -> list[Path]:
+    """Return where Numba looks by itself for what lies in a folder of source files."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return [Path(__file__).with_name("__pycache__"), Path(home) / "numba"]
+    return [source / "__pycache__", Path(home) / "numba"]
 
 
 def _can_write(folder: Path) -> bool:

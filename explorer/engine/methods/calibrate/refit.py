@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from explorer.engine.graph.network import Network, state_fingerprint
+from explorer.engine.graph import Network, state_fingerprint
 from explorer.engine.graph.operations import NO_OPS
 
 MOST_INPUTS = 2400  # of one neuron: beyond, the normal equations would take minutes

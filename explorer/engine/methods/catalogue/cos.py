@@ -70,7 +70,7 @@ class COS(Method):
         """See `Method`."""
         base = self.base(probe, T)
 
-        def prepare(images: Tensor, look: Look) -> tuple[SpikingNetwork, list[Simulation]]:
+        def prepare(look: Look) -> tuple[SpikingNetwork, list[Simulation]]:
             snn = base
             for site in probe.network.sites:
                 x = look.current(snn, site.name, self.rho)

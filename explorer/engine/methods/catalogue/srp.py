@@ -13,8 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from torch import Tensor
-
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.methods.fitted import Fitted, Look, TwoPhases
 from explorer.engine.methods.fitting import Probe
@@ -44,7 +42,7 @@ class SRP(Method):
         """See `Method`."""
         snn = self.base(probe, T)
 
-        def prepare(images: Tensor, look: Look) -> tuple[SpikingNetwork, list[Simulation]]:
+        def prepare(look: Look) -> tuple[SpikingNetwork, list[Simulation]]:
             first = look.run(snn, self.tau, v_end=True)
             neurons = {
                 name: replace(own, gate=first.v_end[name] > self.margin * own.theta)

@@ -1,0 +1,276 @@
+"""A hall of visitors at once: `python -m benchmarks.load --visitors 40 --seconds 120` prints JSON.
+
+Each visitor is a websocket session that speaks the app's own protocol: it opens the page, moves one slider every one to
+four seconds, and reruns what the page asks to be rerun while results refine, as a browser does. Told are the times from
+a move to the finished page and to the first accuracy point of the moved setting, failures, and the server's memory
+before, during and after. `--pages` adds real browser pages that look on. Bounded: by the number of visitors, by the
+time, and by 60 s for any answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.asyncio.client import ClientConnection, connect
+
+ROOT = Path(__file__).resolve().parents[1]
+SLIDER = "v_init (share of the threshold)"
+STOPS = [round(0.05 * i, 2) for i in range(-10, 31)]
+SEEN = re.compile(r"(\d+)(?: of \d+)? evaluation image")
+PATIENCE = 60.0  # seconds for one answer; longer is a failure
+AFTER = 60.0  # seconds after the last visitor left, when memory is looked at again
+
+
+@dataclass
+class Told:
+    """What all visitors met with: seconds to a finished page and to a first point, and what failed."""
+
+    opened: list[float] = field(default_factory=list)
+    pages: list[float] = field(default_factory=list)
+    points: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+class Visitor:
+    """One websocket session."""
+
+    def __init__(self, connection: ClientConnection, told: Told) -> None:
+        self.connection, self.told = connection, told
+        self.slider = ""
+        self.value = 0.5
+        self.caption = ""
+        self.finished = asyncio.Event()
+        self.reruns: dict[str, asyncio.Task[None]] = {}
+
+    async def send(self, fragment: str = "") -> None:
+        """Ask for a run of the page, or of one fragment of it."""
+        message = BackMsg()
+        message.rerun_script.fragment_id = fragment
+        message.rerun_script.is_auto_rerun = bool(fragment)
+        if self.slider:
+            state = message.rerun_script.widget_states.widgets.add()
+            state.id = self.slider
+            state.double_array_value.data.append(self.value)
+        await self.connection.send(message.SerializeToString())
+
+    async def listen(self) -> None:
+        """Take in what the server sends until the connection ends."""
+        async for raw in self.connection:
+            message = ForwardMsg()
+            message.ParseFromString(raw)
+            match message.WhichOneof("type"):
+                case "delta":
+                    self._element(message.delta.new_element)
+                case "script_finished":
+                    if message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY:
+                        self.finished.set()
+                case "auto_rerun":
+                    self._rerun_every(message.auto_rerun.interval, message.auto_rerun.fragment_id)
+                case "stop_auto_rerun":
+                    task = self.reruns.pop(message.stop_auto_rerun.fragment_id, None)
+                    if task is not None:
+                        task.cancel()
+
+    def _element(self, element) -> None:
+        kind = element.WhichOneof("type")
+        if kind == "slider" and element.slider.label == SLIDER:
+            self.slider = element.slider.id
+        elif kind == "exception":
+            self.told.failures.append(f"{element.exception.type}: {element.exception.message}"[:200])
+        elif kind == "markdown" and SEEN.search(element.markdown.body):
+            self.caption = element.markdown.body
+
+    def _rerun_every(self, interval: float, fragment: str) -> None:
+        async def repeat() -> None:
+            while True:
+                await asyncio.sleep(interval)
+                await self.send(fragment)
+
+        if fragment not in self.reruns:
+            self.reruns[fragment] = asyncio.create_task(repeat())
+
+    def _stop_reruns(self) -> None:
+        for task in self.reruns.values():
+            task.cancel()
+        self.reruns.clear()
+
+    async def run_page(self) -> float:
+        """Run the page and return how long it took, in seconds."""
+        self.finished.clear()
+        self._stop_reruns()
+        began = time.monotonic()
+        await self.send()
+        await asyncio.wait_for(self.finished.wait(), PATIENCE)
+        return time.monotonic() - began
+
+    async def move(self, value: float) -> None:
+        """Move the slider; note the times to the finished page and to the first point of the new setting."""
+        self.value, self.caption = value, ""
+        began = time.monotonic()
+        self.told.pages.append(await self.run_page())
+        while not self._has_point():
+            if time.monotonic() - began > PATIENCE:
+                raise TimeoutError("no accuracy point")
+            await asyncio.sleep(0.02)
+        self.told.points.append(time.monotonic() - began)
+
+    def _has_point(self) -> bool:
+        found = SEEN.search(self.caption)
+        return found is not None and int(found[1]) > 0 and f"v_init {self.value:g}" in self.caption
+
+
+async def visit(address: str, told: Told, end: float, rng: random.Random) -> None:
+    """Be one visitor until the end."""
+    url = address.replace("http", "ws", 1) + "/_stcore/stream"
+    try:
+        async with connect(
+            url, subprotocols=["streamlit"], origin=address, max_size=None, open_timeout=30
+        ) as connection:
+            visitor = Visitor(connection, told)
+            listening = asyncio.create_task(visitor.listen())
+            try:
+                told.opened.append(await visitor.run_page())
+                while time.monotonic() < end:
+                    await asyncio.sleep(rng.uniform(1, 4))
+                    await visitor.move(rng.choice([v for v in STOPS if v != visitor.value]))
+            finally:
+                visitor._stop_reruns()
+                listening.cancel()
+    except Exception as error:
+        told.failures.append(f"{type(error).__name__}: {error}"[:200])
+
+
+def browser_pages(address: str, pages: int, seconds: float) -> list[str]:
+    """Open real browser pages beside the visitors; return what failed in them."""
+    from tests import browser_help
+
+    failures: list[str] = []
+    if not pages:
+        return failures
+    with browser_help.chromium() as browser:
+        opened = [browser.new_page() for _ in range(pages)]
+        for page in opened:
+            page.on("pageerror", lambda error: failures.append(str(error)[:200]))
+            browser_help.open_page(page, address)
+        opened[0].wait_for_timeout(1000 * seconds)
+        for page in opened:
+            if page.locator(".stException").count() or not page.locator(".plot[data-painted]").count():
+                failures.append("a page shows an exception, or no chart")
+    return failures
+
+
+def memory_mib(pid: int) -> float:
+    """Return a process's memory in use, in MiB."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return 0.0
+
+
+@contextmanager
+def server(port: int) -> Iterator[tuple[str, int]]:
+    """Start the app; yield its address and process."""
+    command = [sys.executable, "-m", "explorer", "serve", "--address", "127.0.0.1", "--port", str(port)]
+    environment = os.environ | {"STREAMLIT_SERVER_HEADLESS": "true"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            with suppress(OSError):
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
+                break
+            time.sleep(0.1)
+        yield address, process.pid
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, 95th percentile and largest, in seconds, and how many there are."""
+    if not values:
+        return {"n": 0}
+    ordered = sorted(values)
+    p95 = ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]
+    median = statistics.median(values)
+    return {"n": len(values), "median": round(median, 2), "p95": round(p95, 2), "max": round(ordered[-1], 2)}
+
+
+async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, object]:
+    """Let all visitors in, one after another within the ramp; return what they met with and the memory."""
+    told, curve = Told(), []
+    first = Told()
+    await visit(address, first, time.monotonic(), random.Random(0))  # the first page loads and compiles
+    if first.failures:
+        raise SystemExit(f"the first page failed: {first.failures[0]}")
+    first_page = memory_mib(pid)
+    began = time.monotonic()
+    end = began + args.ramp + args.seconds
+
+    async def watch() -> None:
+        while time.monotonic() < end:
+            curve.append((round(time.monotonic() - began), round(memory_mib(pid))))
+            await asyncio.sleep(max(1.0, args.seconds / 30))
+
+    async def late(i: int) -> None:
+        await asyncio.sleep(args.ramp * i / max(1, args.visitors))
+        await visit(address, told, end, random.Random(i))
+
+    watching = asyncio.create_task(watch())
+    looking = asyncio.to_thread(browser_pages, address, args.pages, args.seconds)
+    *_, seen = await asyncio.gather(*(late(i) for i in range(args.visitors)), looking)
+    watching.cancel()
+    during = max((mib for _, mib in curve), default=0)
+    await asyncio.sleep(args.after)
+    return {
+        "visitors": args.visitors,
+        "seconds": args.seconds,
+        "load_average": [round(x, 1) for x in os.getloadavg()],
+        "cores": os.cpu_count(),
+        "opened_s": spread(told.opened),
+        "page_s": spread(told.pages),
+        "first_point_s": spread(told.points),
+        "failures": len(told.failures) + len(seen),
+        "failures_seen": sorted({*told.failures, *seen})[:5],
+        "memory_mib": {"first_page": round(first_page), "most": during, "after": round(memory_mib(pid))},
+        "memory_curve": curve,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--visitors", type=int, default=10, help="at most 200 (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60, help="at most 1,200 (default: %(default)s)")
+    parser.add_argument("--ramp", type=float, default=5, help="seconds within which all have come (%(default)s)")
+    parser.add_argument("--after", type=float, default=AFTER, help="seconds until memory is looked at again")
+    parser.add_argument("--pages", type=int, default=0, help="real browser pages beside them, at most 8")
+    parser.add_argument("--port", type=int, default=0, help="of the server that is started (default: a free one)")
+    args = parser.parse_args()
+    args.visitors, args.pages = min(args.visitors, 200), min(args.pages, 8)
+    args.seconds = min(args.seconds, 1200)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", args.port))
+        port = probe.getsockname()[1]
+    with server(port) as (address, pid):
+        print(json.dumps(asyncio.run(hall(address, pid, args)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""Grids: what values mean, which runs they need, how they are read, compared and written down."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from explorer.plots import paper
+from explorer.study import report, statistics, sweep
+from explorer.study.results import Result
+from explorer.study.script import Line, script
+from explorer.study.settings import Settings
+from explorer.study.sweep import AS_IT_IS, KINDS, Axis, Sweep, SweepError
+from explorer.ui.panels import grid
+from explorer.ui.panels import paper as files
+from explorer.ui.panels.exports import GridShown, Shown
+
+BASE = Settings(images=16, T=8)
+LAYERS = ("act1", "act2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "values"),
+    [
+        ("v_init", "0, 0.25,0.5", (0.0, 0.25, 0.5)),
+        ("v_init", "0:1:0.1", tuple(round(0.1 * i, 1) for i in range(11))),
+        ("v_init", "-0.5:0:0.25, 0, 1", (-0.5, -0.25, 0.0, 1.0)),
+        ("p", "99.9, 99.99, 99.999", (99.9, 99.99, 99.999)),
+        ("T", "4:64:*2", (4, 8, 16, 32, 64)),
+        ("T", "1:3", (1, 2, 3)),
+        ("scale", "0.5:0.7:0.1", (0.5, 0.6, 0.7)),
+        ("start", "zero, half", ("zero", "half")),
+        ("rule", "max,percentile", ("max", "percentile")),
+        ("layer", "", (AS_IT_IS, "act1", "act2")),
+        ("layer", "act2", (AS_IT_IS, "act2")),
+    ],
+)
+def test_values_are_read(kind, text, values):
+    assert sweep.parse(kind, text, LAYERS) == values
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        ("v_init", "", "no value"),
+        ("v_init", "many", "cannot be read. Write 0, 0.25"),
+        ("v_init", "0:1:0", "no range"),
+        ("v_init", "1:0:0.1", "no range"),
+        ("v_init", "nan", "no range"),
+        ("v_init", "0:1:1e-9", "at most"),
+        ("v_init", "3", "-1 to 2, got 3"),
+        ("T", "0.5", "whole numbers 1 to 256, got 0.5"),
+        ("T", "4:64:*1", "no range"),
+        ("T", "300", "1 to 256"),
+        ("p", "99:101:1", "50 to 100"),
+        ("start", "thirds", "none of zero, half"),
+        ("layer", "nowhere", "none of as it is, act1"),
+        ("scale", "1:2:3:4", "no range"),
+    ],
+)
+def test_values_that_cannot_be_run_are_explained(kind, text, words):
+    with pytest.raises(SweepError, match=re.escape(words)):
+        sweep.parse(kind, text, LAYERS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(KINDS)), st.text("0123456789.:*,-+einfa zerohalf", max_size=30))
+def test_whatever_is_typed_is_read_or_explained(kind, text):
+    try:
+        values = sweep.parse(kind, text, LAYERS)
+    except SweepError as error:
+        assert len(str(error)) > 20
+    else:
+        assert values and len(set(values)) == len(values) <= sweep.MAX_VALUES
+
+
+@pytest.mark.parametrize(("text", "found"), [("0", (0,)), ("0, 1,7", (0, 1, 7)), ("0:3", (0, 1, 2, 3)), ("", ())])
+def test_seeds_are_read(text, found):
+    assert sweep.seeds(text) == found
+
+
+@pytest.mark.parametrize("text", ["a", "1.5", "-1", "0:9999", "1:2:3"])
+def test_seeds_that_are_none_are_explained(text):
+    with pytest.raises(SweepError, match="Seeds"):
+        sweep.seeds(text)
+
+
+def test_all_times_are_read_from_one_run_unless_thresholds_depend_on_them():
+    axes = (Axis("v_init", (0.0, 0.5)), Axis("T", (2, 4, 8)))
+    cells = Sweep(BASE, axes, 32).cells()
+    assert [(c.values, c.T) for c in cells[:3]] == [((0.0, 2), 2), ((0.0, 4), 4), ((0.0, 8), 8)]
+    assert {run.T for run in Sweep(BASE, axes, 32).runs()} == {8} and len(Sweep(BASE, axes, 32).runs()) == 2
+    own = Sweep(replace(BASE, rule="mse"), axes, 32)
+    assert sorted(run.T for run in own.runs()) == [2, 2, 4, 4, 8, 8] and all(run.images == 32 for run in own.runs())
+
+
+@pytest.mark.parametrize(
+    ("axis", "base", "expected"),
+    [
+        (Axis("v_init", (0.3,)), BASE, {"v_init": 0.3, "start": "constant"}),
+        (Axis("v_init", (0.3,)), replace(BASE, start="uniform"), {"v_init": 0.3, "start": "uniform"}),
+        (Axis("scale", (1.5,)), BASE, {"scale": 1.5}),
+        (Axis("p", (99.0,)), replace(BASE, rule="max"), {"p": 99.0, "rule": "percentile"}),
+        (Axis("rule", ("mse",)), BASE, {"rule": "mse"}),
+        (Axis("start", ("gaussian",)), BASE, {"start": "gaussian", "spread": 0.2}),
+        (Axis("T", (5,)), BASE, {"T": 5}),
+    ],
+)
+def test_every_axis_acts_on_its_setting(axis, base, expected):
+    (run,) = Sweep(base, (axis,), 64).runs()
+    assert {name: getattr(run, name) for name in expected} == expected and run.images == 64
+
+
+def test_a_layer_is_changed_alone_and_keeps_what_it_had():
+    base = replace(BASE, scale=2.0, sites=(("act2", None, 0.1),))
+    plain, one, two = Sweep(base, (Axis("layer", (AS_IT_IS, *LAYERS)),), 16, change=("scale", 0.5)).runs()
+    assert plain.sites == base.sites
+    assert one.site("act1") == (1.0, None) and one.site("act2") == (None, 0.1) and two.site("act2") == (1.0, 0.1)
+    *_, last = Sweep(base, (Axis("layer", (AS_IT_IS, "act2")),), 16, change=("v_init", 0.7)).runs()
+    assert last.site("act2") == (None, 0.7)
+
+
+def test_seeds_matter_to_random_starts_only():
+    axes = (Axis("start", ("half", "uniform")),)
+    runs = Sweep(BASE, axes, 16, (0, 1, 2)).runs()
+    assert len(runs) == 4 and {run.seed for run in runs if run.start == "uniform"} == {0, 1, 2}
+
+
+def test_too_many_runs_are_refused():
+    axes = (Axis("v_init", tuple(i / 100 for i in range(100))), Axis("scale", (0.5, 1.0, 1.5)))
+    with pytest.raises(SweepError, match="300 runs, at most 256"):
+        Sweep(BASE, axes, 16).runs()
+
+
+def result(seed, n=200, T=8, share=0.6, ann=0.9):
+    rng = np.random.default_rng(seed)
+    right = rng.random((n, T)) < share
+    return Result(T, right, rng.random(n) < ann, {}, {}, {}, np.full(n, 0.01), device="CPU, 2 threads")
+
+
+def test_cells_are_read_on_the_same_images_and_seeds_are_averaged():
+    swept = Sweep(BASE, (Axis("start", ("half", "uniform")), Axis("T", (4, 8))), 200, (0, 1, 2))
+    known = {run: result(i, n=200 - 10 * i) for i, run in enumerate(swept.runs())}
+    readings = sweep.read(swept, known)
+    assert {r.n for r in readings} == {170}
+    half4, _, uniform4, uniform8 = readings
+    run = swept.runs()[0]
+    assert half4.mean == known[run].right[:170, 3].mean() and half4.deviation is None
+    shares = [known[run].right[:170, 7].mean() for run in swept.runs()[1:]]
+    assert uniform8.mean == pytest.approx(np.mean(shares)) and uniform8.deviation == pytest.approx(
+        np.std(shares, ddof=1)
+    )
+    assert uniform4.seeds == 3 and set(np.unique(uniform4.right)) <= {0, 1 / 3, 2 / 3, 1}
+    known[swept.runs()[0]] = Result.empty(8)
+    assert sweep.read(swept, known)[0] is None and sweep.read(swept, known)[2].n == 170
+
+
+def test_time_left_counts_images_steps_and_pace():
+    swept = Sweep(BASE, (Axis("v_init", (0.0, 0.5)),), 300)
+    known = dict(zip(swept.runs(), (result(0), Result.empty(8))))
+    assert sweep.seconds_left(swept, known) == pytest.approx(100 * 0.01 + 300 * 0.01)
+    assert sweep.seconds_left(swept, dict.fromkeys(swept.runs(), Result.empty(8))) is None
+
+
+def test_mcnemar_is_scipys_binomial_on_discordant_images():
+    from scipy import stats
+
+    a, b = np.zeros(100), np.zeros(100)
+    a[:30], b[10:25] = 1, 1  # 15 images only a, none only b
+    found = statistics.compare(a, b)
+    assert (found.gained, found.lost) == (15, 0) and found.difference == pytest.approx(0.15)
+    assert found.p == pytest.approx(stats.binomtest(15, 15, 0.5).pvalue)
+    same = statistics.compare(a, a)
+    assert same.p == 1 and same.low == same.high == same.difference == 0
+
+
+@pytest.mark.parametrize("levels", [(0, 1), (0, 1 / 3, 2 / 3, 1)])
+def test_the_interval_is_the_bootstrap_over_images(levels):
+    from scipy import stats
+
+    rng = np.random.default_rng(3)
+    a, b = rng.choice(levels, 400), rng.choice(levels, 400)
+    found = statistics.compare(a, b)
+    expected = stats.bootstrap((a - b,), np.mean, n_resamples=5000, method="percentile", rng=rng).confidence_interval
+    assert found.low == pytest.approx(expected.low, abs=0.012) and found.high == pytest.approx(expected.high, abs=0.012)
+    assert (found.p is None) == (len(levels) > 2)
+
+
+def test_intervals_hold_as_often_as_they_say():
+    """Of runs that are equally good, about 5 % look different; of p values, at most 5 % lie below 0.05."""
+    rng = np.random.default_rng(1)
+    found = [statistics.compare(*(rng.random((2, 300)) < 0.7).astype(float)) for _ in range(300)]
+    outside = np.mean([not c.low <= 0 <= c.high for c in found])
+    assert 0.02 < outside < 0.09 and np.mean([c.p < 0.05 for c in found]) < 0.06
+
+
+def test_p_values_are_adjusted_for_their_number():
+    assert statistics.adjusted([0.01, None, 0.04, 0.03]) == [pytest.approx(0.03), None, pytest.approx(0.04), 0.04]
+    assert statistics.adjusted([None]) == [None]
+
+
+SHAPES = {
+    "line": (Axis("v_init", (0.0, 0.25, 0.5)),),
+    "bars": (Axis("rule", ("max", "percentile")),),
+    "change": (Axis("layer", (AS_IT_IS, "act1", "act2")),),
+    "heat": (Axis("v_init", (0.0, 0.5)), Axis("scale", (0.8, 1.0, 1.2))),
+    "curves": (Axis("start", ("zero", "half")), Axis("T", tuple(range(1, 9)))),
+}
+
+
+def shown(shape, images=200):
+    swept = Sweep(BASE, SHAPES[shape], images)
+    known = {run: result(i, n=images) for i, run in enumerate(swept.runs())}
+    readings = sweep.read(swept, known)
+    lines = [Line(f"run {i}", run, known[run]) for i, run in enumerate(swept.runs())]
+    table = report.rows(swept, readings)
+    now = Shown(BASE, lines[:2], [grid.theme.YOURS, grid.theme.ZERO])
+    now.grid = GridShown(swept, table, lines, "CPU, 2 threads", "A grid")
+    return now, swept, readings
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_grid_has_its_figure_on_screen_and_in_print(shape):
+    now, swept, readings = shown(shape)
+    assert grid.shape_of(swept) == shape
+    drawn = grid.figure_of(swept, readings)
+    assert drawn.layout.xaxis.title.text and drawn.layout.yaxis.title.text
+    for width in paper.WIDTHS.values():
+        svg = files.figure(now, "svg", width, 8).decode()
+        measured = float(re.search(r'width="([\d.]+)pt"', svg)[1]) / 72 * 25.4
+        assert measured == pytest.approx(width, abs=0.1) and "N = 200" in svg
+        sizes = {float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", svg)}
+        assert sizes and sizes <= {7.0, 8.0}
+        assert files.figure(now, "pdf", width, 8).startswith(b"%PDF")
+    assert files.figure(now, "svg", 85, 8) == files.figure(now, "svg", 85, 8), "the same figure is the same file"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tables_say_what_was_measured(shape):
+    now, swept, readings = shown(shape)
+    rows = list(csv.DictReader(io.StringIO(files.text(now, "csv"))))
+    assert len(rows) == len(swept.cells())
+    for row, reading in zip(rows, readings, strict=True):
+        assert float(row["top1"]) == pytest.approx(reading.mean, abs=1e-6) and row["images"] == "200"
+    assert rows[0]["p_mcnemar"] == "" and 0 <= float(rows[1]["p_adjusted"]) <= 1
+    tex = files.text(now, "tex")
+    assert tex.count(r"\\") == len(rows) + 1 and r"\begin{tabular}" in tex and "reference" in tex
+    body = tex[tex.index(r"\toprule") :]
+    assert not re.search(r"(?<!\\)[%#_]", body), "every special letter is escaped"
+    assert f"{100 * readings[1].mean:.2f}" in tex
+    told = files.text(now, "methods")
+    for word in ("resnet20-relu", "percentile", "first 200 images", "McNemar", "CPU, 2 threads", "torch 2."):
+        assert word in told, word
+
+
+def test_the_bundle_holds_everything_and_its_scripts_compile():
+    now, *_ = shown("heat")
+    with zipfile.ZipFile(io.BytesIO(files.bundle(now, 9))) as archive:
+        names = set(archive.namelist())
+        assert {
+            "curves-column.svg",
+            "curves-page.pdf",
+            "grid-column.pdf",
+            "grid.csv",
+            "grid.tex",
+            "methods.txt",
+        } <= names
+        for name in ("curves.py", "grid.py"):
+            compile(archive.read(name), name, "exec")
+        assert json.loads(archive.read("settings.json"))["T"] == 8
+
+
+def test_a_script_makes_a_grid_again(tmp_path):
+    from explorer.study.measure import Engine
+
+    swept = Sweep(replace(BASE, T=3), (Axis("start", ("half", "uniform")),), 16, (0, 4))
+    engine, never = Engine(), lambda: False
+    lines = [Line(repr(run), run, engine.advance(run, 0, 16, never, never)) for run in swept.runs()]
+    (tmp_path / "grid.py").write_text(script(lines), encoding="utf-8")
+    from tests.app_help import ROOT
+
+    command = [sys.executable, str(tmp_path / "grid.py")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    for printed, line in zip(done.stdout.splitlines(), lines, strict=True):
+        assert f"top-1 {line.result.top1[-1]:.6f} on 16 images, T = 3" in printed and repr(line.name)[1:-1] in printed
