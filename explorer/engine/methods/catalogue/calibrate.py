@@ -26,7 +26,7 @@ from explorer.engine.methods.fitted import Fitted, Stop
 from explorer.engine.methods.fitting import Probe
 from explorer.engine.methods.method import Method, option
 from explorer.engine.simulation.simulate import simulate
-from explorer.engine.specs import Record, SimulationSpec, check_steps
+from explorer.engine.specs import Record, SimulationSpec
 
 LEAST_HELD = 8  # images held back, below which nothing is: all are needed for the fit
 Progress = Callable[[int, int], None]
@@ -115,9 +115,7 @@ class Calibrate(Method):
         on_progress: Progress | None = None,
     ) -> Calibrated:
         """Fit as `Method.fit` does; on_progress: called with (layers done, layers) after each."""
-        check_steps(T)
-        probe = images if isinstance(images, Probe) else Probe(network, images, stop)
-        return self.fit_on(probe, T, on_progress)
+        return self.fit_on(self.probe(network, T, images, stop), T, on_progress)
 
     def fit_on(self, probe: Probe, T: int, on_progress: Progress | None = None) -> Calibrated:
         """See `Method`."""
