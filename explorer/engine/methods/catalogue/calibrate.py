@@ -4,7 +4,8 @@
 
 n_c counts the spikes of the site's own law, given the currents from the layers calibrated before: thresholds by least
 squares as in light calibration [Li2021], but on the real spike output; a shift per channel by the mean error [Li2021]
-and per step, first by feedback on each step's mean [FTBC 2024], then step by step; what a spike is worth by regression.
+and per step, first by feedback on each step's mean, which serves the next layer rather than this one [FTBC 2024], then
+step by step; what a spike is worth by regression.
 Nothing is trained and no label is used: the target is the ANN. A quarter of the calibration images is held back; on
 them the result must agree with the ANN at least as often as OPI [Bu2022], or else OPI is kept.
 """
