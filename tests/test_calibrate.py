@@ -99,7 +99,6 @@ def test_no_part_raises_the_error_it_minimises(law, seed, regress):
     for part in (
         lambda b: parts.thresholds(scanner, b, top),
         lambda b: parts.shift(scanner, b),
-        lambda b: parts.even(scanner, b),
         lambda b: parts.steps(scanner, b, 2),
         lambda b: parts.nearby(scanner, b),
     ):
@@ -109,6 +108,23 @@ def test_no_part_raises_the_error_it_minimises(law, seed, regress):
         assert torch.allclose(again, after.error), "the error told is the error of the parameters told"
         best = after
     assert (best.error < start).any()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(LAWS), st.integers(0, 10**6))
+def test_evening_out_never_makes_steps_less_even(law, seed):
+    scanner = scanner_of(law, seed)
+    first = Trial(torch.full((3,), 1.0), torch.full((3,), 1.0), torch.zeros(T, 3))
+    best = Best(*scanner.measured(first))
+
+    def uneven(trial):
+        return (scanner.mean - scanner.per_step(trial)).square().mean(0)
+
+    after = parts.even(scanner, best)
+    assert (uneven(after.trial) <= uneven(best.trial)).all()
+    assert (uneven(after.trial) < uneven(best.trial)).any()
+    _, again = scanner.measured(after.trial)
+    assert torch.allclose(again, after.error)
 
 
 def test_every_part_changes_the_result(network, pictures):

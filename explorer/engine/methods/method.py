@@ -115,11 +115,17 @@ class Method:
             DataError: it needs calibration images and there are none.
             Cancelled: stop said so.
         """
+        return self.fit_on(self.probe(network, T, images, stop), T)
+
+    def probe(
+        self, network: Network, T: int, images: Tensor | Probe | None, stop: Callable[[], bool] | None = None
+    ) -> Probe:
+        """Return the probe that a fit asks, after a look at whether it fits; see `fit`."""
         check_steps(T)
         probe = images if isinstance(images, Probe) else Probe(network, images, stop)
         if probe.network is not network:
             raise SpecError(f"{self.key}: the probe looks at another network. Make one for this network.")
-        return self.fit_on(probe, T)
+        return probe
 
     def fit_on(self, probe: Probe, T: int) -> Fitted:
         """Fit the probe's network for runs of T steps."""

@@ -1,6 +1,6 @@
 """The parts of a site's calibration: each tries other parameters, channel by channel, and keeps what errs less.
 
-All minimise one thing, the mean squared error of the real spike output against the ANN's activation,
+All but `even` minimise one thing, the mean squared error of the real spike output against the ANN's activation,
 
     E_c = mean over images and places of (s_c n / T - a)^2,
 
@@ -78,13 +78,20 @@ def shift(scanner: Scanner, best: Best) -> Best:
 def even(scanner: Scanner, best: Best) -> Best:
     """Shift each step so that its mean output becomes the ANN's mean activation. [FTBC 2024]
 
-    Feedback in some rounds, each from the last, whether it helped or not; what helped most is kept.
+    Feedback in some rounds, each from the last. This part minimises, per channel, the mean over the steps of the
+    squared miss of these means, and may raise E for it: what one neuron errs by chance averages out over the inputs of
+    the next layer, what a whole channel sends too early does not.
     """
-    trial = best.trial
-    for _ in range(FEEDBACK_ROUNDS):
+    trial, error = best.trial, best.error
+    least = torch.full_like(error, torch.inf)
+    for round_ in range(FEEDBACK_ROUNDS + 1):
         miss = scanner.mean - scanner.per_step(trial)
-        trial, error = scanner.measured(replace(trial, shift=(trial.shift + FEEDBACK * miss).float()))
-        best = best.or_measured(trial, error)
+        uneven = miss.square().mean(0)
+        better = uneven < least
+        best = Best(best.trial.mixed(trial, better), torch.where(better, error, best.error))
+        least = torch.where(better, uneven, least)
+        if round_ < FEEDBACK_ROUNDS:
+            trial, error = scanner.measured(replace(trial, shift=(trial.shift + FEEDBACK * miss).float()))
     return best
 
 

@@ -4,7 +4,8 @@
 
 n_c counts the spikes of the site's own law, given the currents from the layers calibrated before: thresholds by least
 squares as in light calibration [Li2021], but on the real spike output; a shift per channel by the mean error [Li2021]
-and per step, first by feedback on each step's mean [FTBC 2024], then step by step; what a spike is worth by regression.
+and per step, first by feedback on each step's mean, which serves the next layer rather than this one [FTBC 2024], then
+step by step; what a spike is worth by regression.
 Nothing is trained and no label is used: the target is the ANN. A quarter of the calibration images is held back; on
 them the result must agree with the ANN at least as often as OPI [Bu2022], or else OPI is kept.
 """
@@ -26,7 +27,7 @@ from explorer.engine.methods.fitted import Fitted, Stop
 from explorer.engine.methods.fitting import Probe
 from explorer.engine.methods.method import Method, option
 from explorer.engine.simulation.simulate import simulate
-from explorer.engine.specs import Record, SimulationSpec, check_steps
+from explorer.engine.specs import Record, SimulationSpec
 
 LEAST_HELD = 8  # images held back, below which nothing is: all are needed for the fit
 Progress = Callable[[int, int], None]
@@ -115,9 +116,7 @@ class Calibrate(Method):
         on_progress: Progress | None = None,
     ) -> Calibrated:
         """Fit as `Method.fit` does; on_progress: called with (layers done, layers) after each."""
-        check_steps(T)
-        probe = images if isinstance(images, Probe) else Probe(network, images, stop)
-        return self.fit_on(probe, T, on_progress)
+        return self.fit_on(self.probe(network, T, images, stop), T, on_progress)
 
     def fit_on(self, probe: Probe, T: int, on_progress: Progress | None = None) -> Calibrated:
         """See `Method`."""
