@@ -185,13 +185,12 @@ def test_signed_thresholds_are_each_neurons_largest_activation(plain):
 
 
 def test_local_balancing_is_its_loop(plain):
-    ours = fitted("local-balancing", plain, batch=5, rounds=2)
+    ours = fitted("local-balancing", plain, batch=5, updates=5)
     z = plain.graph_module.get_submodule("a")(TRAINING)
     theta = torch.zeros(8, dtype=torch.float64)
-    for _ in range(2):
-        for batch in (z[:5], z[5:10], z[10:]):
-            above = (batch.clamp(min=0).double() - theta[:, None, None]).clamp(min=0)
-            theta = theta + 2 * above.mean((0, 2, 3))
+    for batch in (z[:5], z[5:10], z[10:], z[:5], z[5:10]):
+        above = (batch.clamp(min=0).double() - theta[:, None, None]).clamp(min=0)
+        theta = theta + 2 * above.mean((0, 2, 3))
     assert torch.allclose(ours.snn.theta[plain.sites[0].name].flatten().double(), theta, rtol=1e-5)
     first = ((theta[:, None, None] / 2) / z.clamp(min=0).double().mean(0)).min()
     assert ours.skipped >= first
@@ -328,7 +327,7 @@ def test_a_method_is_free_of_batch_and_chunk_and_leaves_nothing_behind(network_o
 OTHER = {
     "threshold": "max:channel", "v_init": "0.2", "law": "signed_at_zero", "p": 90.0, "per": "channel", "share": 0.1,
     "beta": 0.4, "steps": 1, "most": 0.5, "correct": "potential", "tau": 1, "margin": 0.4, "rho": 1, "rounds": 2,
-    "G": 2, "batch": 3, "delayed": False, "eta": 0.1,
+    "G": 2, "batch": 3, "updates": 3, "delayed": False, "eta": 0.1,
 }  # fmt: skip
 CASES = [(kind.key, each.name) for kind in KINDS for each in kind.options()]
 

@@ -3,9 +3,10 @@
     per channel from theta = 0, batch by batch:  theta <- theta + 2 mean relu(z - theta), passing on min(relu(z), theta)
     v(0) = theta / 2;  scores are read from t0 on,  t0 = sum over layers of min_i (theta_i - v_i(0)) / mean relu(z_i)
 
-T. Bu, M. Li, Z. Yu, *Inference-scale complexity in ANN-SNN conversion for high-performance and low-power applications*,
-CVPR 2025. z is the ANN's pre-activation, thresholds being passed on as bounds; t0 adds up when the first neuron of each
-layer fires, and at least the last 4 steps are always read. How many batches are gone through is a setting.
+T. Bu, M. Li, Z. Yu, *Inference-scale complexity in ANN-SNN conversion for high-performance and low-power
+applications*, CVPR 2025. z is the ANN's pre-activation, thresholds being passed on as bounds; t0 adds up when the
+first neuron of each layer fires, and at least the last 4 steps are always read. Thresholds rise slowly where few
+activations are large, so the number of batches matters; the default is this explorer's, not the paper's.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class LocalBalancing(Method):
     refuses = {"threshold": "The thresholds are what the method finds."}
 
     batch: int = option(16, "images in a batch", low=1, high=512)
-    rounds: int = option(4, "how often the calibration images are gone through", low=1, high=100)
+    updates: int = option(200, "batches gone through, the images again and again", low=1, high=5000)
     delayed: bool = option(True, "leave the steps before t0 out of the scores")
 
     def fit_on(self, probe: Probe, T: int) -> Fitted:
@@ -54,13 +55,20 @@ class LocalBalancing(Method):
             bound, positive = theta[site.name], z.clamp(min=0, max=site.cap)
             above = (positive - by_channel(bound, site)).clamp(min=0)
             theta[site.name] = bound + 2 * over_channels(above).mean(0)
+            return torch.minimum(positive, by_channel(theta[site.name], site))
+
+        def gather(site: Site, z: Tensor) -> Tensor:
+            positive = z.clamp(min=0, max=site.cap)
             means[site.name] = means.get(site.name, 0) + positive.double().sum(0)
             return torch.minimum(positive, by_channel(theta[site.name], site))
 
-        for _ in range(self.rounds):
-            means.clear()
-            for i in range(0, len(probe.images), self.batch):
-                site_run(probe.network, probe.images[i : i + self.batch], balance)
+        starts = range(0, len(probe.images), self.batch)
+        for k in range(self.updates):
+            probe.go_on()
+            i = starts[k % len(starts)]
+            site_run(probe.network, probe.images[i : i + self.batch], balance)
+        for i in starts:
+            site_run(probe.network, probe.images[i : i + self.batch], gather)
         delay = 0.0
         for site in probe.network.sites:
             found = theta[site.name]
