@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from explorer.engine import trace
+from explorer.engine import CalibrationSpec, Record, SimulationSpec, TrainedClip, calibrate, convert, simulate, trace
+from explorer.engine.analysis import top1_curve
 from explorer.engine.errors import AssetError, SpecError
 from explorer.zoo import hub
 from explorer.zoo.architectures import ACTIVATIONS, CIFAR_ARCHITECTURES, architectures, build
@@ -122,6 +123,28 @@ def test_shipped_networks_do_what_their_cards_say(card):
     error = np.sqrt(card.top1 * (1 - card.top1) / len(images))
     assert abs(hits.mean() - card.top1) < 4 * error
     assert sum(p.numel() for p in net.parameters()) == card.parameters
+
+
+SPIKING = {
+    path.stem: json.loads(path.read_text())["top1_after"]
+    for path in sorted(ASSETS.glob("*-*.json"))
+    if json.loads(path.read_text()).get("top1_after")
+}
+
+
+@pytest.mark.parametrize("name", SPIKING)
+def test_shipped_networks_spike_as_their_cards_say(name):
+    """Thresholds as trained, start 1/2, 300 images: within four standard errors of the card's."""
+    net, card = load(name)
+    images = load_images(Embedded(), card, 300)
+    network = trace(net, card.example())
+    assert all(site.trained_clip for site in network.sites)
+    snn = convert(network, calibrate(network, torch.empty(0), CalibrationSpec(TrainedClip())))
+    told = {int(T): share for T, share in SPIKING[name].items()}
+    spec = SimulationSpec(max(told), Record(counts=False, v_end=False))
+    found = top1_curve(simulate(snn, normalise(images.images, card), spec).logits, torch.from_numpy(images.labels))
+    for T, share in told.items():
+        assert abs(float(found[T - 1]) - share) < 4 * (share * (1 - share) / len(images)) ** 0.5, T
 
 
 def test_all_assets_together_are_small():

@@ -13,7 +13,10 @@ from explorer.plots import theme
 PUBLISHED = {
     "OPI paper, ResNet-20 (ANN 92.74)": {8: 66.24, 16: 87.22, 32: 91.88, 64: 92.57},
     "OPI paper, VGG-16 (ANN 94.57)": {8: 90.96, 16: 93.38, 32: 94.20, 64: 94.45},
+    "QCFS paper, ResNet-20 (ANN 91.77)": {2: 73.20, 4: 83.75, 8: 89.55, 16: 91.62, 32: 92.24, 64: 92.35},
+    "QCFS paper, VGG-16 (ANN 95.52)": {2: 91.18, 4: 93.96, 8: 94.95, 16: 95.40, 32: 95.54, 64: 95.55},
 }
+PUBLISHED_SYMBOLS = ("star", "cross", "star-open", "cross-open")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +80,7 @@ def accuracy_figure(
             y=list(points.values()),
             mode="markers",
             name=name,
-            marker={"symbol": ["star", "cross"][i % 2], "size": 11, "color": theme.GREY},
+            marker={"symbol": PUBLISHED_SYMBOLS[i % len(PUBLISHED_SYMBOLS)], "size": 11, "color": theme.GREY},
             hovertemplate="T = %{x}: %{y:.2f} %<extra>" + name + "</extra>",
         )
     if ann is not None:
