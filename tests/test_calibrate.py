@@ -112,7 +112,7 @@ def test_no_part_raises_the_error_it_minimises(law, seed, regress):
 
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from(LAWS), st.integers(0, 10**6))
-def test_evening_out_never_makes_steps_less_even(law, seed):
+def test_evening_out_never_raises_what_it_is_judged_by(law, seed):
     scanner = scanner_of(law, seed)
     first = Trial(torch.full((3,), 1.0), torch.full((3,), 1.0), torch.zeros(T, 3))
     best = Best(*scanner.measured(first))
@@ -121,8 +121,11 @@ def test_evening_out_never_makes_steps_less_even(law, seed):
         return (scanner.mean - scanner.per_step(trial)).square().mean(0)
 
     after = parts.even(scanner, best)
-    assert (uneven(after.trial) <= uneven(best.trial)).all()
-    assert (uneven(after.trial) < uneven(best.trial)).any()
+    if scanner.law.memory:
+        assert (uneven(after.trial) <= uneven(best.trial)).all()
+        assert (uneven(after.trial) < uneven(best.trial)).any()
+    else:  # what cannot be taken back is judged by the error alone
+        assert (after.error <= best.error).all()
     _, again = scanner.measured(after.trial)
     assert torch.allclose(again, after.error)
 

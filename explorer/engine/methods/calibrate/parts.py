@@ -1,6 +1,6 @@
 """The parts of a site's calibration: each tries other parameters, channel by channel, and keeps what errs less.
 
-All but `even` minimise one thing, the mean squared error of the real spike output against the ANN's activation,
+All (but for `even` of signed spikes) minimise the mean squared error of the real spike output against the activation,
 
     E_c = mean over images and places of (s_c n / T - a)^2,
 
@@ -78,18 +78,19 @@ def shift(scanner: Scanner, best: Best) -> Best:
 def even(scanner: Scanner, best: Best) -> Best:
     """Shift each step so that its mean output becomes the ANN's mean activation. [FTBC 2024]
 
-    Feedback in some rounds, each from the last. This part minimises, per channel, the mean over the steps of the
-    squared miss of these means, and may raise E for it: what one neuron errs by chance averages out over the inputs of
-    the next layer, what a whole channel sends too early does not.
+    Feedback in some rounds, each from the last. Where spikes can be taken back, this part minimises, per channel, the
+    mean over the steps of the squared miss of these means, and may raise E for it: what one neuron errs by chance
+    averages out over the inputs of the next layer, what a whole channel sends too early does not. Where they cannot,
+    evening out costs more than it serves (measured, see benchmarks/README.md), and a round is kept only if E falls.
     """
     trial, error = best.trial, best.error
     least = torch.full_like(error, torch.inf)
     for round_ in range(FEEDBACK_ROUNDS + 1):
         miss = scanner.mean - scanner.per_step(trial)
-        uneven = miss.square().mean(0)
-        better = uneven < least
+        measure = miss.square().mean(0) if scanner.law.memory else error
+        better = measure < least
         best = Best(best.trial.mixed(trial, better), torch.where(better, error, best.error))
-        least = torch.where(better, uneven, least)
+        least = torch.where(better, measure, least)
         if round_ < FEEDBACK_ROUNDS:
             trial, error = scanner.measured(replace(trial, shift=(trial.shift + FEEDBACK * miss).float()))
     return best
