@@ -6,7 +6,7 @@ import copy
 import csv
 import io
 import json
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ from explorer.engine.methods.fitted import Look, TwoPhases, read_out
 from explorer.engine.methods.fitting import by_channel, changed, fire
 from explorer.engine.neurons import law_named
 from explorer.engine.neurons.parameters import Neurons
-from explorer.engine.specs import ConstantStart, MaxActivation, Record, SimulationSpec
+from explorer.engine.specs import MaxActivation, Record, SimulationSpec
 from explorer.study.side_by_side import COLUMNS, Refusal, compare, tasks
 from tests.pictures import class_folders
 
@@ -547,5 +547,6 @@ def test_thresholds_from_statistics_are_those_of_calibrating(plain, probe):
 
     spec = CalibrationSpec(MaxActivation("channel"))
     ours, theirs = probe.calibration(spec), calibrate(plain, TRAINING, spec)
-    assert all(torch.equal(ours.theta[s], theirs.theta[s]) for s in ours.theta) and ours.images == 12
-    assert replace(ConstantStart(0.5), value=0.25).value == 0.25
+    assert ours.images == 12
+    for site, theta in theirs.theta.items():  # the ANN's float32 sums round by how its images are batched
+        assert torch.allclose(ours.theta[site], theta, rtol=1e-5), site
