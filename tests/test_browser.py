@@ -153,8 +153,7 @@ def test_a_figure_is_exported_by_key(address, page):
     assert "T = 8, v_init = 0.00" in download.value.path().read_text()
 
 
-@pytest.mark.parametrize("mode", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize(("mode", "width"), [("light", 800), ("dark", 1280)])
 def test_pages_are_painted_in_light_and_dark(address, browser, mode, width):
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=mode)
     page = context.new_page()
