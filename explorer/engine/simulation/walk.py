@@ -23,7 +23,6 @@ from explorer.engine.compile.values import StaticValues, TimedValues, on_device
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import Cancelled
 from explorer.engine.kernels.protocol import Array, Backend, Constant, Current, Given, Taps
-from explorer.engine.kernels.reference import law_scan
 from explorer.engine.simulation.keys import image_keys, joined, step_digests
 from explorer.engine.simulation.result import Simulation
 from explorer.engine.simulation.sites import SiteValues
@@ -168,10 +167,13 @@ class Walk:
             torch.broadcast_to(value, (len(self.images), *where.shape)).flatten(1)[:, neurons]
             for value in (own.theta[None], own.initial_potential(where, self.image_keys))
         )
-        m, after, z = None, torch.empty_like(x), torch.empty(x.shape, dtype=torch.int8)
-        for t in range(self.spec.T):
-            bits, v, m = law_scan(own.law, x[t : t + 1], v, theta, m)
-            after[t], z[t] = v, sum(n * bit[0].to(torch.int8) for n, bit in zip(own.law.planes, bits, strict=True))
+        step, m = own.law.rebound(torch.where), torch.zeros_like(v)
+        after, z = torch.empty_like(x), torch.zeros(x.shape, dtype=torch.int8)
+        for t, current in enumerate(x):
+            bits, v, m = step(v, m, current, theta)
+            after[t] = v
+            for n, bit in zip(own.law.planes, bits, strict=True):
+                z[t].add_(bit, alpha=n)
         return x, after, z
 
     # What is needed for it
