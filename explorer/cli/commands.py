@@ -149,7 +149,7 @@ def spiking(
 ) -> tuple[SpikingNetwork, int]:
     """Return a network converted as the options say, and how many images its thresholds come from."""
     if rule is None:
-        rule = TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)
+        rule = TrainedClip() if network.clips_trained else Percentile(99.9)
     inputs: Batches = torch.empty(0)
     if not isinstance(rule, TrainedClip):
         inputs = Inputs(load_images(source, card, args.calibration_images, "calibration", args.seed).images, card)

@@ -96,6 +96,11 @@ class Network:
         raise SpecError(f"{name}: no such site. The network has {', '.join(s.name for s in self.sites)}.")
 
     @property
+    def clips_trained(self) -> bool:
+        """Whether every site was trained with its bound, which is then its threshold."""
+        return all(site.trained_clip for site in self.sites)
+
+    @property
     def modules(self) -> dict[str, nn.Module]:
         """The graph's modules by name."""
         return dict(self.graph_module.named_modules())

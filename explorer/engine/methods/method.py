@@ -8,6 +8,7 @@ paper's part can be put into another's method. What makes no sense together is r
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar
@@ -42,7 +43,7 @@ def option(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(ABC):
     """A conversion method; see the module. Subclasses set the class attributes and write `fit_on`.
 
     key, title, citation, equation (TeX), about: how it is named, cited and told. own_start: v(0) / theta if not chosen.
@@ -91,7 +92,7 @@ class Method:
 
     def own_rule(self, network: Network, T: int) -> ThresholdRule:
         """Return the paper's threshold rule; unless said otherwise the trained clip, or else the 99.9th percentile."""
-        return TrainedClip() if all(site.trained_clip for site in network.sites) else Percentile(99.9)
+        return TrainedClip() if network.clips_trained else Percentile(99.9)
 
     def rule(self, network: Network, T: int) -> ThresholdRule:
         """Return the threshold rule in force."""
@@ -127,9 +128,9 @@ class Method:
             raise SpecError(f"{self.key}: the probe looks at another network. Make one for this network.")
         return probe
 
+    @abstractmethod
     def fit_on(self, probe: Probe, T: int) -> Fitted:
         """Fit the probe's network for runs of T steps."""
-        raise NotImplementedError
 
 
 def _check(key: str, each: Field, value: Any) -> None:

@@ -50,7 +50,7 @@ def measure(net: nn.Module, data: Images) -> Measured:
 
 def _spiking(net: nn.Module, batches: list[tuple[Tensor, Tensor]], n: int) -> dict[int, float]:
     network = trace(net, batches[0][0][:1])
-    if not all(site.trained_clip for site in network.sites):
+    if not network.clips_trained:
         return {}
     snn = convert(network, calibrate(network, torch.empty(0), CalibrationSpec(TrainedClip())))
     spec = SimulationSpec(max(STEPS), Record(counts=False, v_end=False))

@@ -36,7 +36,7 @@ class OptimalShift(Method):
 
     def own_rule(self, network: Network, T: int) -> ThresholdRule:
         """Return the trained bounds if there are any, else the maximum."""
-        return TrainedClip() if all(site.trained_clip for site in network.sites) else MaxActivation()
+        return TrainedClip() if network.clips_trained else MaxActivation()
 
     def fit_on(self, probe: Probe, T: int) -> Fitted:
         """See `Method`."""

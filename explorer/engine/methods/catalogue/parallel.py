@@ -38,7 +38,7 @@ class Parallel(Method):
 
     def own_rule(self, network: Network, T: int) -> ThresholdRule:
         """Return the trained bounds if there are any, else least squared error for T levels per channel."""
-        return TrainedClip() if all(site.trained_clip for site in network.sites) else MinSquaredError(T)
+        return TrainedClip() if network.clips_trained else MinSquaredError(T)
 
     def fit_on(self, probe: Probe, T: int) -> Fitted:
         """See `Method`."""
