@@ -13,9 +13,10 @@ from explorer.plots import accuracy, energy, membrane, rates, sweep, theme, theo
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def stepped_trace(name="v", T=12, x=0.3, v_init=0.5, theta=1.0):
+def stepped(name="v", T=12, x=0.3, v_init=0.5, theta=1.0):
     before, after, fired = theory.step(x, theta, T, v_init)
-    return membrane.Trace(name, np.full(T, x), before, after, fired, theta, v_init * theta, min(max(x, 0), theta))
+    a = min(max(x, 0), theta)
+    return membrane.DrawnMembrane(name, np.full(T, x), before, after, fired, theta, v_init * theta, a)
 
 
 @pytest.mark.parametrize("v_init", [0.0, 0.25, 0.5, 1.0])
@@ -42,10 +43,10 @@ def test_half_normal_inputs_have_the_stated_deviation():
     assert np.sqrt((x**2).mean()) == pytest.approx(1.0, rel=1e-2)
 
 
-def test_trace_decodes_to_the_activation():
-    trace = stepped_trace(T=64, x=0.3)
-    assert trace.decoded[-1] == pytest.approx(0.3, abs=1 / 64)
-    t, v = membrane.sawtooth(trace)
+def test_a_membrane_decodes_to_the_activation():
+    one = stepped(T=64, x=0.3)
+    assert one.decoded[-1] == pytest.approx(0.3, abs=1 / 64)
+    t, v = membrane.sawtooth(one)
     assert v[0] == 0.5 and len(t) == len(v) == 129
 
 
@@ -57,7 +58,7 @@ def test_axes_carry_units():
     curve = accuracy.Curve("a", np.array([0.1, 0.9]), np.array([0.0, 0.8]), np.array([0.2, 1.0]), 50)
     assert "steps" in titles(accuracy.accuracy_figure([curve], 0.9))[0]
     assert "%" in titles(accuracy.accuracy_figure([curve], 0.9))[1]
-    assert "activation units" in titles(membrane.membrane_figure([stepped_trace()]))[1]
+    assert "activation units" in titles(membrane.membrane_figure([stepped()]))[1]
     assert "%" in titles(rates.layer_error_figure(["a"], np.array([0.1]), np.array([0.0])))[1]
 
 
@@ -70,9 +71,9 @@ def every_figure():
         "accuracy": accuracy.accuracy_figure([curve, curve], 0.9, True, accuracy.PUBLISHED),
         "grid": accuracy.grid_figure(np.ones((2, 2)), [1, 2], ["a", "b"], "time-steps T", "v_init (share of θ)"),
         "bars": accuracy.bars_figure(["a"], x[:1], "change (percentage points)"),
-        "membrane": membrane.membrane_figure([stepped_trace()]),
-        "decoded": membrane.convergence_figure([stepped_trace()]),
-        "current": membrane.current_figure([stepped_trace()]),
+        "membrane": membrane.membrane_figure([stepped()]),
+        "decoded": membrane.convergence_figure([stepped()]),
+        "current": membrane.current_figure([stepped()]),
         "scores": membrane.scores_figure(["cat", "dog"], x, x),
         "raster": membrane.raster_figure(np.ones((4, 3), np.uint8)),
         "first spikes": membrane.first_spikes_figure([("a", theme.YOURS, {"act1": 2.0})]),
@@ -145,10 +146,10 @@ def test_a_meaning_is_drawn_the_same_everywhere():
         assert len({getattr(style, part) for style in styles}) == len(styles)
     assert len({(style.dash, style.symbol) for style in styles}) == len(styles)
     curve = accuracy.Curve("a", np.ones(4), np.ones(4), np.ones(4), 9, style=theme.HALF)
-    trace = membrane.Trace("a", *[np.ones(4)] * 3, np.ones(4), 1.0, 0.5, 1.0, theme.HALF)
+    one = membrane.DrawnMembrane("a", *[np.ones(4)] * 3, np.ones(4), 1.0, 0.5, 1.0, theme.HALF)
     lines = [
         accuracy.accuracy_figure([curve], None).data[1],
-        membrane.membrane_figure([trace]).data[0],
+        membrane.membrane_figure([one]).data[0],
         membrane.first_spikes_figure([("a", theme.HALF, {"act1": 1.0})]).data[0],
         energy.energy_figure([1], [0.1], [0.5], (0.4, 0.9), theme.HALF).data[0],
     ]
@@ -159,13 +160,13 @@ def test_a_meaning_is_drawn_the_same_everywhere():
 def test_few_steps_have_whole_ticks(T):
     curve = accuracy.Curve("a", np.ones(T), np.ones(T), np.ones(T), 9)
     assert accuracy.accuracy_figure([curve], None).layout.xaxis.dtick == 1
-    assert membrane.membrane_figure([stepped_trace(T=T)]).layout.xaxis.dtick == 1
+    assert membrane.membrane_figure([stepped(T=T)]).layout.xaxis.dtick == 1
 
 
 def test_membrane_figure_marks_spikes_and_threshold():
-    trace = stepped_trace()
-    figure = membrane.membrane_figure([trace])
-    assert list(figure.data[1].x) == list(np.flatnonzero(trace.z) + 1)
+    one = stepped()
+    figure = membrane.membrane_figure([one])
+    assert list(figure.data[1].x) == list(np.flatnonzero(one.z) + 1)
     assert figure.layout.shapes[0].y0 == 1.0
 
 

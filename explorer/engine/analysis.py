@@ -90,8 +90,8 @@ def error_parts(
 
 
 @dataclass(frozen=True, eq=False)
-class NeuronTrace:
-    """One neuron over T steps.
+class Membrane:
+    """One neuron's membrane over T steps.
 
     x: input current, v_before: potential before the reset, v: after it, all float32 [T], activation units; z: int8
     [T], what the spike counts; theta, v0, a (the ANN's activation): activation units.
@@ -106,7 +106,7 @@ class NeuronTrace:
     a: float
 
 
-def neuron_trace(
+def membrane(
     snn: SpikingNetwork,
     image: Tensor,
     site: str,
@@ -114,7 +114,7 @@ def neuron_trace(
     T: int,
     store: SpikeStore | None = None,
     device: str = "auto",
-) -> NeuronTrace:
+) -> Membrane:
     """Return one neuron's potentials, current and spikes for one image [1, C, H, W].
 
     It is read from the trains of the device that simulates, "auto", "cpu" or "cuda".
@@ -125,16 +125,16 @@ def neuron_trace(
         SpecError: no such site or neuron, or not exactly one image.
     """
     if len(image) != 1:
-        raise SpecError(f"trace: exactly 1 image, got {len(image)}. Pick one.")
+        raise SpecError(f"membrane: exactly 1 image, got {len(image)}. Pick one.")
     where = snn.network.site(site)
     if not 0 <= neuron < where.neurons:
         raise SpecError(f"{site}: neurons count from 0 to {where.neurons - 1}, got {neuron}.")
     snn.network.check_images(image)
     spec = SimulationSpec(T=T, record=Record(counts=False, v_end=False))
     run = Walk(snn, image.detach().float().cpu().contiguous(), spec, store, None, backend_for(device))
-    x, v, z = (value[:, 0, 0] for value in run.traces(site, torch.tensor([neuron])))
+    x, v, z = (value[:, 0, 0] for value in run.membranes(site, torch.tensor([neuron])))
     shape = where.shape
     theta = float(torch.broadcast_to(snn.theta[site], shape).reshape(-1)[neuron])
     start = torch.broadcast_to(snn.initial_potential(where, run.image_keys)[0], shape).reshape(-1)[neuron]
     a = float(snn.network.activations(image, [site])[site].reshape(-1)[neuron])
-    return NeuronTrace(x, v + theta * z, v, z, theta, float(start), a)
+    return Membrane(x, v + theta * z, v, z, theta, float(start), a)

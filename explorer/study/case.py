@@ -9,13 +9,13 @@ from typing import Any
 from explorer.study import library
 from explorer.study.library import Pictures
 from explorer.study.memo import kept
-from explorer.study.recipes import conversion_spec, simulation_spec
 from explorer.study.settings import Settings
+from explorer.study.translate import conversion_spec, simulation_spec
 
 
-def recipe(settings: Settings) -> Settings:
+def run_key(settings: Settings) -> Settings:
     """Return what decides a run's spikes: not how many images are wanted, nor which image or neuron is looked at."""
-    return replace(settings.look(), images=16)
+    return replace(settings.of_run(), images=16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def case(settings: Settings, stop: Callable[[], bool] | None = None) -> Case:
         ExplorerError: the network or the images cannot be had, the settings do not fit them, or a run the memory.
         Cancelled: stop said so.
     """
-    return _case(recipe(settings), stop=stop)
+    return _case(run_key(settings), stop=stop)
 
 
 @kept(64)
@@ -63,7 +63,7 @@ def _case(settings: Settings, stop: Callable[[], bool] | None = None) -> Case:
 
     loaded = library.loaded(settings.network)
     require_run_memory(loaded.network, settings.T, loaded.card.name)
-    thresholds = library.calibration(settings.network, settings.source, library.calibration_recipe(settings), stop=stop)
+    thresholds = library.calibration(settings.network, settings.source, library.calibration_key(settings), stop=stop)
     snn = engine.convert(loaded.network, thresholds, conversion_spec(settings))
     pictures = library.pictures(settings.network, settings.source)
     return Case(settings, loaded.network, loaded.card, pictures, snn)

@@ -38,7 +38,7 @@ def comparison(settings: Settings, pins: Sequence[Pin]) -> list[Named]:
 
     Pins are compared on the visitor's images and device.
     """
-    yours = settings.look()
+    yours = settings.of_run()
     named = [Named("yours", yours, role(yours))]
     for one in references(yours):
         if one.settings == yours:

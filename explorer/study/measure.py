@@ -1,4 +1,4 @@
-"""What the engine measures: hits and spikes image by image, one image for a close look, one neuron for a trace.
+"""What the engine measures: hits and spikes image by image, one image for a close look, one neuron's membrane.
 
 Imports torch, so it is itself imported only when the first number is needed. Everything returned is NumPy.
 """
@@ -19,9 +19,9 @@ from explorer.engine.errors import DataError
 from explorer.engine.theory import PARTS
 from explorer.study import library
 from explorer.study.case import case
-from explorer.study.recipes import ERROR_IMAGES, simulation_spec
-from explorer.study.results import EDGES_A, EDGES_V, Result, SiteSums, rate_edges
+from explorer.study.results import EDGES_A, EDGES_V, ERROR_IMAGES, Result, SiteSums, rate_edges
 from explorer.study.settings import Settings
+from explorer.study.translate import simulation_spec
 
 Stop = Callable[[], bool] | None
 PATIENCE = 0.6  # seconds after which a slice hands over what it has, so that others have their turn
@@ -227,11 +227,11 @@ def look(settings: Settings, stop: Stop = None) -> Look:
     )
 
 
-def trace(settings: Settings, neuron: int) -> analysis.NeuronTrace:
-    """Return the membrane trace of the neuron with this flat index in settings.layer on the chosen image."""
+def membrane(settings: Settings, neuron: int) -> analysis.Membrane:
+    """Return the membrane of the neuron with this flat index in settings.layer on the chosen image."""
     here = case(settings)
     inputs = here.pictures.inputs(settings.image, settings.image + 1)
-    return analysis.neuron_trace(here.snn, inputs, settings.layer, neuron, settings.T, library.store(), settings.device)
+    return analysis.membrane(here.snn, inputs, settings.layer, neuron, settings.T, library.store(), settings.device)
 
 
 def rasters(settings: Settings, neurons: int, stop: Stop = None) -> dict[str, np.ndarray]:

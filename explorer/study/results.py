@@ -16,6 +16,7 @@ from explorer.engine.theory import PARTS
 
 EDGES_A = np.linspace(0.0, 1.5, 61)
 EDGES_V = np.linspace(-20.0, 20.0, 801)
+ERROR_IMAGES = 16  # millions of neurons in all: enough for shares of a per cent
 
 
 def rate_edges(T: int) -> np.ndarray:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from explorer.study import keys, library
-from explorer.study.recipes import calibration_spec, conversion_spec
 from explorer.study.results import Result
 from explorer.study.settings import Settings
+from explorer.study.translate import calibration_spec, conversion_spec
 
 PICTURES = "pictures"
 BATCH = 100

@@ -1,6 +1,6 @@
 """The one table of settings: it drives widgets, clamping, the share link, presets and the exported script.
 
-`Settings` is frozen and hashable: together with the images it names, it is the recipe of every number on screen.
+`Settings` is frozen and hashable: together with the images it names, it decides every number on screen.
 This module knows neither Streamlit nor torch.
 """
 
@@ -203,8 +203,8 @@ class Settings:
             rest.append((name, scale, v_init))
         return replace(self, sites=tuple(sorted(rest, key=lambda entry: entry[0])))
 
-    def look(self) -> Settings:
-        """Return the recipe without what only chooses the single image and neuron: equal looks share a simulation."""
+    def of_run(self) -> Settings:
+        """Return the settings without what only chooses the single image and neuron: equal ones share a simulation."""
         return replace(self, image=0, layer="", channel=0, row=0, column=0)
 
     def describe(self) -> str:

@@ -119,7 +119,7 @@ class Sweep:
 
     def _cell(self, values: tuple[Value, ...]) -> Cell:
         chosen = dict(zip((axis.kind for axis in self.axes), values, strict=True))
-        settings = replace(self.base.look(), images=self.images)
+        settings = replace(self.base.of_run(), images=self.images)
         for kind in ORDER:
             if kind in chosen and kind != "T":
                 settings = self._apply(settings, kind, chosen[kind])

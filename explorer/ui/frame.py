@@ -71,9 +71,9 @@ def view() -> View:
     Stops the page if nothing ever worked, with a way to begin anew.
     """
     settings = state.current()
-    if ASKED.get() != settings.look():
+    if ASKED.get() != settings.of_run():
         cache.runner().want(owner(), [])  # a control moved: the old run ends before the new one begins
-        ASKED.put(settings.look())
+        ASKED.put(settings.of_run())
     with st.container():
         return _view(settings)
 
@@ -126,13 +126,8 @@ def words(error: Exception) -> str:
 
 
 def one_image(settings: Settings, layer: str = "") -> Settings:
-    """Return what the view of one image (of one of its layers) depends on: the recipe without the neuron."""
-    return replace(settings.look(), image=settings.image, images=16, layer=layer)
-
-
-def without_image(settings: Settings) -> Settings:
-    """Return what the first images together depend on: the recipe without the single image and the neuron."""
-    return replace(settings.look(), images=16)
+    """Return what the view of one image (of one of its layers) depends on: settings without the neuron."""
+    return replace(settings.of_run(), image=settings.image, images=16, layer=layer)
 
 
 def _with_neuron(settings: Settings, look: Any) -> Settings:
@@ -166,12 +161,12 @@ def telling(look: Any, layer: str, channel: int | None = None) -> tuple[int, int
     return place[0], place[1], place[2]
 
 
-def trace(view: View, name: str, settings: Settings) -> Any:
-    """Return the membrane trace of the chosen neuron under these settings, in their colour."""
+def membrane(view: View, name: str, settings: Settings) -> Any:
+    """Return the membrane of the chosen neuron under these settings, in their colour."""
     from explorer.plots import theme
 
     one = one_image(replace(settings, image=view.settings.image), view.settings.layer)
-    got = cache.trace(one, name, neuron_index(view.settings, view.look))
+    got = cache.membrane(one, name, neuron_index(view.settings, view.look))
     return replace(got, style=theme.style(compare.role(settings)))
 
 

@@ -154,7 +154,7 @@ def pins() -> tuple[Pin, ...]:
 
 def pin() -> None:
     """Pin the present settings, so that their curve stays for comparison; the oldest pin makes room where it must."""
-    entry = current().look()
+    entry = current().of_run()
     kept = [other for other in pins() if other.settings != entry][-(MAX_PINS - 1) :]
     taken = {other.slot for other in kept}
     slot = next(i for i in range(MAX_PINS) if i not in taken)

@@ -153,10 +153,10 @@ def read_out(logits: Tensor, skipped: int, least: int = 4) -> Tensor:
 class TwoPhases(Fitted):
     """A conversion that looks at each image first: `prepare` runs some steps of a chunk and returns its own neurons.
 
-    prepare(look): the spiking network for the images looked at, and the runs that it took, whose spikes count.
+    prepare(phase): the spiking network for the images looked at, and the runs that it took, whose spikes count.
     """
 
-    prepare: Callable[[Look], tuple[SpikingNetwork, list[Simulation]]] = field(kw_only=True)
+    prepare: Callable[[FirstPhase], tuple[SpikingNetwork, list[Simulation]]] = field(kw_only=True)
 
     def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
         images = images.detach().float().cpu()
@@ -167,7 +167,7 @@ class TwoPhases(Fitted):
                 raise Cancelled("The run was stopped.")
             part, outcome = images[done : done + size].contiguous(), None
             try:
-                outcome = self._both(Look(part, spec, SpikeStore(), stop))
+                outcome = self._both(FirstPhase(part, spec, SpikeStore(), stop))
             except (torch.OutOfMemoryError, MemoryError) as error:
                 if len(part) == 1:
                     raise SpecError(
@@ -180,15 +180,15 @@ class TwoPhases(Fitted):
             done += len(part)
             yield outcome
 
-    def _both(self, look: Look) -> Outcome:
+    def _both(self, phase: FirstPhase) -> Outcome:
         begin = time.perf_counter()
-        snn, before = self.prepare(look)
-        outcome = self._outcome(look.run(snn, look.spec.T), *before)
+        snn, before = self.prepare(phase)
+        outcome = self._outcome(phase.run(snn, phase.spec.T), *before)
         return Outcome(outcome.logits, outcome.spikes, outcome.additions, time.perf_counter() - begin)
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class FirstPhase:
     """A chunk of images while its first phase runs."""
 
     images: Tensor

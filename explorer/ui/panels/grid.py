@@ -29,7 +29,7 @@ from explorer.ui.session import GRID
 
 def choose(view: frame.View) -> Sweep | None:
     """Draw the choice of a grid; return it, or None where there is none (or it cannot be read, which is then said)."""
-    kind, layers, base = widgets.segments("ablation") or "none", list(view.look.shapes), view.settings.look()
+    kind, layers, base = widgets.segments("ablation") or "none", list(view.look.shapes), view.settings.of_run()
     with st.container():
         if kind != "own":
             return sweep.preset(kind, base, layers)

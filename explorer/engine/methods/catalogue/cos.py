@@ -20,7 +20,7 @@ from torch import Tensor
 
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.kernels.reference import law_scan
-from explorer.engine.methods.fitted import Fitted, Look, TwoPhases
+from explorer.engine.methods.fitted import FirstPhase, Fitted, TwoPhases
 from explorer.engine.methods.fitting import Probe, changed
 from explorer.engine.methods.method import Method, option
 from explorer.engine.neurons import INTEGRATE_AND_FIRE
@@ -70,15 +70,15 @@ class COS(Method):
         """See `Method`."""
         base = self.base(probe, T)
 
-        def prepare(look: Look) -> tuple[SpikingNetwork, list[Simulation]]:
+        def prepare(phase: FirstPhase) -> tuple[SpikingNetwork, list[Simulation]]:
             snn = base
             for site in probe.network.sites:
-                x = look.current(snn, site.name, self.rho)
+                x = phase.current(snn, site.name, self.rho)
                 theta = snn.theta[site.name]
-                start = snn.initial_potential(site, look.keys) / theta
+                start = snn.initial_potential(site, phase.keys) / theta
                 for _ in range(self.rounds):
                     start = moved_start(x, theta, start)
                 snn = changed(snn, site.name, start=start)
-            return snn, [look.run(snn, self.rho)] * self.rounds
+            return snn, [phase.run(snn, self.rho)] * self.rounds
 
         return TwoPhases(self, base, T, extra=self.rho * self.rounds, prepare=prepare)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from explorer.engine.conversion import SpikingNetwork
-from explorer.engine.methods.fitted import Fitted, Look, TwoPhases
+from explorer.engine.methods.fitted import FirstPhase, Fitted, TwoPhases
 from explorer.engine.methods.fitting import Probe
 from explorer.engine.methods.method import Method, option
 from explorer.engine.simulation.result import Simulation
@@ -42,8 +42,8 @@ class SRP(Method):
         """See `Method`."""
         snn = self.base(probe, T)
 
-        def prepare(look: Look) -> tuple[SpikingNetwork, list[Simulation]]:
-            first = look.run(snn, self.tau, v_end=True)
+        def prepare(phase: FirstPhase) -> tuple[SpikingNetwork, list[Simulation]]:
+            first = phase.run(snn, self.tau, v_end=True)
             neurons = {
                 name: replace(own, gate=first.v_end[name] > self.margin * own.theta)
                 for name, own in snn.neurons.items()
