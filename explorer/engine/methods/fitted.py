@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import Cancelled, SpecError
 from explorer.engine.graph import Network
+from explorer.engine.methods.watched import Watched, WatchedRun
 from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.result import Simulation
 from explorer.engine.simulation.simulate import backend_for, chunk_images, simulate_chunks
@@ -115,6 +116,41 @@ class Fitted:
         spec = SimulationSpec(steps, Record(v_end=False), chunk, device=device)
         yield from self._chunks(images, spec, store, stop)
 
+    @property
+    def answers_from(self) -> int:
+        """The first step of a run after which there is an answer."""
+        return 1
+
+    def together(self, images: int, device: str = "auto") -> int:
+        """Return how many of so many images `watch` may be given at once, for memory."""
+        return images
+
+    def watch(
+        self, images: Tensor, *, store: SpikeStore | None = None, stop: Stop = None, device: Any = "auto"
+    ) -> Watched:
+        """Run a few images [B, C, H, W] together, for as many steps as it was fitted for, and keep every neuron.
+
+        Raises:
+            SpecError: the images do not fit the network.
+            Cancelled: stop said so.
+        """
+        images = images.detach().float().cpu().contiguous()
+        self.network.check_images(images)
+        return self._watched(images, SimulationSpec(self.T, device=device), store, stop)
+
+    def _watched(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Watched:
+        parts = list(simulate_chunks(self.snn, images, spec, store=store, stop=stop))
+        return self._seen(self.snn, images, Simulation.merge(parts), store, spec.device)
+
+    def _seen(
+        self, snn: SpikingNetwork, images: Tensor, run: Simulation, store: SpikeStore | None, device: str, **more: Any
+    ) -> WatchedRun:
+        spikes = {name: spikes_sent(snn, name, run) for name in run.counts}
+        logits = read_out(run.logits, self.skipped)
+        return WatchedRun(
+            snn, images, run.T, logits, spikes, run=run, store=store, device=device, skipped=self.skipped, **more
+        )
+
     def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
         for part in simulate_chunks(self.snn, images, spec, store=store, stop=stop):
             yield self._outcome(part)
@@ -154,9 +190,24 @@ class TwoPhases(Fitted):
     """A conversion that looks at each image first: `prepare` runs some steps of a chunk and returns its own neurons.
 
     prepare(phase): the spiking network for the images looked at, and the runs that it took, whose spikes count.
+    steps: those of one first phase. before(snn, site): the network in which a site's neurons ran in it, snn being the
+    one of the run.
     """
 
     prepare: Callable[[FirstPhase], tuple[SpikingNetwork, list[Simulation]]] = field(kw_only=True)
+    steps: int = field(kw_only=True)
+    before: Callable[[SpikingNetwork, str], SpikingNetwork] = field(kw_only=True)
+
+    def together(self, images: int, device: str = "auto") -> int:
+        """See `Fitted`."""
+        return min(images, chunk_images(self.snn, SimulationSpec(self.T), backend_for(device)))
+
+    def _watched(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Watched:
+        phase = FirstPhase(images, spec, store or SpikeStore(), stop)
+        snn, _ = self.prepare(phase)
+        run = phase.run(snn, spec.T, v_end=True)
+        earlier = (partial(self.before, snn), self.steps)
+        return self._seen(snn, images, run, phase.store, spec.device, before=earlier)
 
     def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
         images = images.detach().float().cpu()

@@ -81,4 +81,7 @@ class COS(Method):
                 snn = changed(snn, site.name, start=start)
             return snn, [phase.run(snn, self.rho)] * self.rounds
 
-        return TwoPhases(self, base, T, extra=self.rho * self.rounds, prepare=prepare)
+        def before(run: SpikingNetwork, site: str) -> SpikingNetwork:
+            return changed(run, site, start=base.neurons[site].start)
+
+        return TwoPhases(self, base, T, extra=self.rho * self.rounds, prepare=prepare, steps=self.rho, before=before)

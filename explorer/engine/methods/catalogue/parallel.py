@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from explorer.engine.graph import Network, Site
-from explorer.engine.methods.coded import Coded, depth, levels
+from explorer.engine.methods.coded import Coded, depth, levels, one_after_another
 from explorer.engine.methods.fitted import Fitted
 from explorer.engine.methods.fitting import Probe
 from explorer.engine.methods.method import Method
@@ -49,4 +49,5 @@ class Parallel(Method):
             n = levels(x, v, theta, T, T)
             return theta * n / T, n
 
-        return Coded(self, snn, T, extra=(depth(probe.network) - 1) * T, code=code)
+        extra = (depth(probe.network) - 1) * T
+        return Coded(self, snn, T, extra=extra, code=code, sending=one_after_another(T), levels=T)

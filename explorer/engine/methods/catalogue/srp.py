@@ -50,4 +50,4 @@ class SRP(Method):
             }
             return replace(snn, neurons=neurons), [first]
 
-        return TwoPhases(self, snn, T, extra=self.tau, prepare=prepare)
+        return TwoPhases(self, snn, T, extra=self.tau, prepare=prepare, steps=self.tau, before=lambda run, site: snn)
