@@ -10,6 +10,7 @@ from torch import Tensor
 
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import SpecError
+from explorer.engine.graph import Network
 from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.result import Simulation
 from explorer.engine.simulation.simulate import backend_for
@@ -68,13 +69,15 @@ def error_parts(
     sim: Simulation,
     sites: tuple[str, ...] | None = None,
     currents: Mapping[str, Tensor] | None = None,
+    ann: Network | None = None,
 ) -> dict[str, ErrorParts]:
     """Split every neuron's conversion error by cause.
 
     The mean input comes from the charge, not from a recording: v(0) + T x = theta n + v(T), whatever the law, n
     being the sum of what the spikes count. The simulation must hold counts and final potentials of the same images.
     currents: the mean input, shift included, float64 [B, *site], of sites with a gate, whose spikes do not tell it;
-    what muting takes off is then a part of the unevenness, which it is to undo.
+    what muting takes off is then a part of the unevenness, which it is to undo. ann: the network whose activations are
+    meant, where it is not the converted one, whose weights were refitted.
 
     Raises:
         SpecError: it does not, or a site has a gate and no current is given.
@@ -84,7 +87,7 @@ def error_parts(
         raise SpecError("errors need spike counts and final potentials. Simulate with Record(counts=True, v_end=True).")
     if sim.images != len(images):
         raise SpecError(f"errors: {sim.images} images were simulated, {len(images)} given. Give the same images.")
-    activations = snn.network.activations(images, names)
+    activations = (ann or snn.network).activations(images, names)
     keys = image_keys(images)
     result = {}
     for name in names:

@@ -19,7 +19,7 @@ from explorer.engine.compile.plan import StepKind, plan_for
 from explorer.engine.compile.values import attribute, call, on_device
 from explorer.engine.errors import Cancelled
 from explorer.engine.graph import Network, Site
-from explorer.engine.methods.fitted import Fitted, Outcome, Stop
+from explorer.engine.methods.fitted import Ask, Fitted, Outcome, Stop
 from explorer.engine.methods.watched import Watched
 from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.simulate import backend_for
@@ -28,7 +28,7 @@ from explorer.engine.specs import SimulationSpec
 from explorer.engine.synapses import additions
 
 CODED_IMAGES = 32
-Code = Callable[[Site, Tensor, Tensor], tuple[Tensor, Tensor]]
+Code = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 Sending = Callable[[Tensor], tuple[Tensor, Tensor]]
 Values = dict[str, Tensor]
 
@@ -69,10 +69,10 @@ def depth(network: Network) -> int:
 class Coded(Fitted):
     """A conversion whose neurons wait for their whole input, then send a code of it.
 
-    code(site, x, v): what arrives at the next layer, as a mean current, and how many spikes say so; x: the mean
-    current, v: v(0), float64 [B, *site], activation units. sending(n): which of a neuron's T sending steps hold a
-    spike if it sends the n-th level, bool [T, ...], and what levels they stand for, [T]; levels: how many there are.
-    sent_bits: bits a neuron may send in a step.
+    code(x, v, theta): what arrives at the next layer, as a mean current, and how many spikes say so; x: the mean
+    current, v: v(0), float64 [B, *site], theta: thresholds [*site], all in activation units. sending(n): which of a
+    neuron's T sending steps hold a spike if it sends the n-th level, bool [T, ...], and what levels they stand for,
+    [T]; levels: how many there are. sent_bits: bits a neuron may send in a step.
     """
 
     code: Code = field(kw_only=True)
@@ -90,21 +90,23 @@ class Coded(Fitted):
         """Bits that tell what one neuron sends in one step."""
         return self.sent_bits
 
-    def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
+    def _chunks(self, images: Tensor, spec: SimulationSpec, ask: Ask) -> Iterator[Outcome]:
         images = images.detach().float().cpu()
         self.network.check_images(images)
         where = backend_for(spec.device).device
         network = on_device(self.network, where)
         size = spec.chunk or CODED_IMAGES
         for i in range(0, len(images), size):
-            if stop is not None and stop():
+            if ask.stop is not None and ask.stop():
                 raise Cancelled("The run was stopped.")
-            yield self._coded(network, images[i : i + size].contiguous(), where)
+            yield self._coded(ask, network, images[i : i + size].contiguous(), where)
 
     def _watched(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Watched:
         where = backend_for(spec.device).device
         logits, spikes, values, currents = self._pass(on_device(self.network, where), images, where)
-        return WatchedCode(self.snn, images, self.T, logits, spikes, code=self, values=values, currents=currents)
+        return WatchedCode(
+            self.network, self.snn, images, self.T, logits, spikes, code=self, values=values, currents=currents
+        )
 
     def together(self, images: int, device: str = "auto") -> int:
         """See `Fitted`."""
@@ -116,7 +118,8 @@ class Coded(Fitted):
 
         def code(site: Site, x: Tensor) -> Tensor:
             v = self.snn.initial_potential(site, keys).to(where, torch.float64)
-            value, sent = self.code(site, x, v)
+            theta = self.snn.theta[site.name].to(x.device, x.dtype)
+            value, sent = self.code(x, v, theta)
             spikes[site.name], values[site.name], currents[site.name] = sent.cpu(), value.cpu(), x.cpu()
             return value
 
@@ -125,10 +128,11 @@ class Coded(Fitted):
         logits[-1] = scores
         return logits, spikes, values, currents
 
-    def _coded(self, network: Network, images: Tensor, where: torch.device) -> Outcome:
+    def _coded(self, ask: Ask, network: Network, images: Tensor, where: torch.device) -> Outcome:
         begin = time.perf_counter()
         logits, counts, _, _ = self._pass(network, images, where)
-        added = torch.full((len(images),), sum(additions(self.network, counts).values()), dtype=torch.float64)
+        counted = additions(self.network, counts) if ask.additions else {}
+        added = {name: torch.full((len(images),), n, dtype=torch.float64) for name, n in counted.items()}
         sent = {name: n.flatten(1).sum(1).double() for name, n in counts.items()}
         return Outcome(logits, sent, added, time.perf_counter() - begin)
 
@@ -152,7 +156,7 @@ class WatchedCode(Watched):
 
     def error_parts(self, site: str) -> ErrorParts:
         """See `Watched`: the value is the staircase of the mean current, so nothing is uneven."""
-        a = self.snn.network.activations(self.images, (site,))[site].double()
+        a = self.ann.activations(self.images, (site,))[site].double()
         value, theta = self.values[site], self.snn.theta[site].double()[None]
         return ErrorParts.split(a, value, self.currents[site], value, theta)
 
@@ -170,7 +174,7 @@ class WatchedCode(Watched):
         full = start + T * x
         v = full - theta * taken
         before = torch.cat([torch.tensor([full], dtype=torch.float64), v[:-1]])
-        a = at(self.snn.network.activations(self.images[:1], (site,))[site])
+        a = at(self.ann.activations(self.images[:1], (site,))[site])
         decoded = theta * taken / T
         current = torch.full((T,), x)
         return Membrane(

@@ -12,6 +12,7 @@ from torch import Tensor
 from explorer.engine.analysis import ErrorParts, Membrane, error_parts, membrane
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import SpecError
+from explorer.engine.graph import Network
 from explorer.engine.simulation.result import Simulation
 from explorer.engine.simulation.simulate import backend_for
 from explorer.engine.simulation.store import SpikeStore
@@ -23,11 +24,12 @@ from explorer.engine.specs import Record, SimulationSpec
 class Watched(ABC):
     """A run of B images; see the module.
 
-    snn: the neurons as they ran for these images. images: normalised float32 [B, C, H, W]. logits: float32 [T, B, K]
-    as read out after each step, NaN where there is no answer. spikes[site]: how many each neuron sent in the run, first
-    phases left out, [B, *site].
+    ann: the network as it was given. snn: the neurons as they ran for these images. images: normalised float32 [B, C,
+    H, W]. logits: float32 [T, B, K] as read out after each step, NaN where there is no answer. spikes[site]: how many
+    each neuron sent in the run, first phases left out, [B, *site].
     """
 
+    ann: Network
     snn: SpikingNetwork
     images: Tensor
     T: int
@@ -93,7 +95,7 @@ class WatchedRun(Watched):
             spec = SimulationSpec(self.T, Record(counts=False, v_end=False))
             walk = Walk(self.snn, self.images, spec, self.store, None, backend_for(self.device))
             came[site] = walk.current(site).double().mean(0)
-        return error_parts(self.snn, self.images, self.run, (site,), came)[site]
+        return error_parts(self.snn, self.images, self.run, (site,), came, self.ann)[site]
 
     def membrane(self, site: str, neuron: int) -> Membrane:
         """See `Watched`."""
@@ -105,7 +107,8 @@ class WatchedRun(Watched):
             earlier, steps = self.before
             first = membrane(earlier(site), self.images, site, neuron, steps, self.store, self.device)
             here = replace(here, before=first)
-        return replace(here, skipped=self.skipped)
+        a = self.flat(site, neuron)(self.ann.activations(self.images, [site])[site])
+        return replace(here, skipped=self.skipped, a=a)
 
     def rasters(self, sites: Sequence[str], neurons: int) -> dict[str, Tensor]:
         """See `Watched`."""

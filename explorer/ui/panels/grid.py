@@ -159,14 +159,14 @@ def _run_name(grid: Sweep, run: Settings) -> str:
     parts = [
         f"{axis.kind} {axis.label(value)}"
         for axis, value in zip(grid.axes, cell.values, strict=True)
-        if axis.kind != "T" or run.rule == "mse"
+        if axis.kind != "T" or run.depends_on_T
     ]
     seed = [f"seed {run.seed}"] if len(cell.runs) > 1 else []
     return ", ".join([*parts, *seed]) or run.describe()
 
 
 def _assumptions(grid: Sweep, n: int) -> str:
-    seeds = {run.seed for run in grid.runs() if run.start != "constant"}
+    seeds = {run.seed for run in grid.runs() if run.random}
     random = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}" if seeds else "nothing random"
     return (
         f"{frame.count(n, 'image')} each, the same ones in all cells (the first of "

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from explorer.engine.graph import Network, Site
+from explorer.engine.graph import Network
 from explorer.engine.methods.coded import Coded, Sending, depth, levels
 from explorer.engine.methods.fitted import Fitted
 from explorer.engine.methods.fitting import Probe
@@ -27,7 +27,6 @@ class FirstSpike(Method):
     """One spike a neuron; earlier means more."""
 
     key = "first-spike"
-    title = "Time to first spike"
     citation = "Park et al. 2020"
     equation = (
         r"k = T - \left\lfloor \tfrac{Ta}{\theta} + \tfrac12 \right\rfloor, \qquad \text{worth } \theta\,\tfrac{T-k}{T}"
@@ -46,8 +45,7 @@ class FirstSpike(Method):
         """See `Method`."""
         snn = self.base(probe, T)
 
-        def code(site: Site, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            theta = snn.theta[site.name].to(x.device, x.dtype)
+        def code(x: Tensor, v: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
             n = levels(x, v, theta, T, T)
             return theta * n / T, n > 0
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from explorer.engine.errors import SpecError
-from explorer.engine.graph import Site
 from explorer.engine.methods.coded import Coded, Sending, depth, levels
 from explorer.engine.methods.fitted import Fitted
 from explorer.engine.methods.fitting import Probe
@@ -29,7 +28,6 @@ class Radix(Method):
     """Spikes are binary digits."""
 
     key = "radix"
-    title = "Radix coding"
     citation = "Datta et al. 2023"
     equation = r"a \approx \theta \sum_{k=1}^{T} z(k)\, 2^{-k}"
     about = (
@@ -50,8 +48,7 @@ class Radix(Method):
             )
         snn, N = self.base(probe, T), 2**T
 
-        def code(site: Site, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            theta = snn.theta[site.name].to(x.device, x.dtype)
+        def code(x: Tensor, v: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
             n = levels(x, v, theta, N, N - 1)
             return theta * n / N, digits(n.long(), T)
 
