@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 
 from explorer.engine.theory import wilson
 from explorer.plots import accuracy, theme
 from explorer.plots import sweep as drawn
+from explorer.plots.figure import Figure
 from explorer.study import keys, library, report, sweep
 from explorer.study.memo import kept
 from explorer.study.report import Row
@@ -191,7 +191,7 @@ def shape_of(grid: Sweep) -> str:
     return "line" if sweep.KINDS[kinds[0]].is_number else "bars"
 
 
-def figure_of(grid: Sweep, readings: Sequence[Reading | None]) -> go.Figure:
+def figure_of(grid: Sweep, readings: Sequence[Reading | None]) -> Figure:
     """Return the figure of a grid."""
     unit, axis = unit_of(readings), grid.axes[0]
     match shape_of(grid):
