@@ -28,11 +28,11 @@ from explorer.engine.methods.catalogue.light_calibration import least_squares
 from explorer.engine.methods.catalogue.radix import digits
 from explorer.engine.methods.catalogue.scaled_thresholds import scales
 from explorer.engine.methods.coded import Coded, depth, levels
-from explorer.engine.methods.fitted import FirstPhase, TwoPhases, read_out
+from explorer.engine.methods.fitted import FirstPhase, TwoPhases, edited, read_out
 from explorer.engine.methods.fitting import by_channel, changed, fire
 from explorer.engine.neurons import law_named
 from explorer.engine.neurons.parameters import Neurons
-from explorer.engine.specs import MaxActivation, Record, SimulationSpec
+from explorer.engine.specs import MaxActivation, Record, SimulationSpec, SiteSetting
 from explorer.study.side_by_side import COLUMNS, Refusal, compare, tasks
 from tests.pictures import class_folders
 
@@ -701,18 +701,18 @@ def test_what_is_watched_is_the_run(network_of, key):
 
 def test_the_lab_sees_first_phases_and_muted_neurons(plain):
     srp, cos = fitted("srp", plain).watch(IMAGES[:1]), fitted("cos", plain).watch(IMAGES[:1])
-    site = plain.sites[-1].name
-    closed = (~srp.snn.neurons[site].gate).flatten().nonzero().flatten().tolist()
-    fired = [n for n in closed if srp.membrane(site, n).z.any()]
-    assert fired and all(srp.membrane(site, n).muted and not srp.membrane(site, n).decoded.any() for n in fired)
+    fired = []
+    for site in (each.name for each in plain.sites):
+        closed = (~srp.snn.neurons[site].gate).flatten().nonzero().flatten().tolist()
+        fired += [one for one in (srp.membrane(site, n) for n in closed) if one.z.any()]
+    assert fired, "a muted neuron still integrates"
+    assert all(one.muted and not one.decoded.any() for one in fired)
     assert srp.membrane(site, 0).before.z.shape == (4,) == cos.membrane(site, 0).before.z.shape
-    starts = (cos.snn.neurons[site].start - 0.5).abs().flatten()
-    moved = int(starts.argmax())
-    theta = cos.membrane(site, moved).theta
-    assert cos.membrane(site, moved).before.v0 == pytest.approx(theta / 2)
-    assert cos.membrane(site, moved).v0 == pytest.approx(theta * (0.5 + float(starts[moved])), rel=1e-4) or (
-        cos.membrane(site, moved).v0 == pytest.approx(theta * (0.5 - float(starts[moved])), rel=1e-4)
-    )
+    starts = torch.broadcast_to(cos.snn.neurons[site].start, (1, *plain.site(site).shape)).flatten()
+    moved = cos.membrane(site, int((starts - 0.5).abs().argmax()))
+    assert moved.before.v0 == pytest.approx(moved.theta / 2)
+    assert moved.v0 / moved.theta == pytest.approx(float(starts[int((starts - 0.5).abs().argmax())]), rel=1e-4)
+    assert abs(moved.v0 / moved.theta - 0.5) >= 1
 
 
 def test_changes_on_top_of_what_was_found(plain):
