@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import NEURONS, simulate_reference
+from reference import NEURONS, simulate_differential, simulate_reference
 
 from explorer.engine import (
     CalibrationSpec,
@@ -37,6 +37,7 @@ from explorer.engine.kernels import backend as back_end
 from explorer.engine.kernels.reference import law_scan, pack_bits, unpack_bits
 from explorer.engine.neurons import LAWS, SIGNED_AT_ZERO, Law, law_named
 from explorer.engine.neurons.parameters import Neurons
+from explorer.engine.simulation.differential import DifferentialWalk
 from explorer.engine.simulation.simulate import _chunks
 from explorer.engine.simulation.walk import Walk
 
@@ -71,6 +72,18 @@ class Mixed(nn.Module):
         x = nn.functional.max_pool2d(torch.relu(self.a(x)), 2)
         x = torch.cat([torch.relu(self.b(x)), torch.relu(self.c(x))], 1)
         return self.out(torch.relu(self.d(x)).mean((2, 3)))
+
+
+class Grouped(nn.Module):
+    """A grouped convolution, which runs as traced, with constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.d, self.out = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=2), nn.Linear(8, 6)
+
+    def forward(self, x):
+        x = torch.relu(self.d(torch.relu(self.a(x))) + 0.1)
+        return self.out(x.mean((2, 3)))
 
 
 @pytest.fixture(params=["reference", "cpu", "cuda"])
@@ -145,6 +158,25 @@ def test_back_ends_agree_bit_for_bit(network, backend, law):
     assert torch.equal(ours.spikes[last], theirs.spikes[last])
     counted = ours.counts[last].flatten(1)[:, ours.neurons[last]]
     assert torch.equal(ours.spikes[last].sum(0, dtype=torch.int32), counted), "a membrane is the run's own"
+
+
+@pytest.mark.parametrize("kind", [Residual, Grouped])
+def test_differential_coding_is_its_papers_loop_on_every_back_end(kind, backend):
+    """Also where a layer runs as traced, whose constants are then taken off step by step; a start of 1/2 as well."""
+    torch.manual_seed(1)
+    snn = spiking(trace(kind().eval(), IMAGES[:1]), "thresholds_4")
+    for start in (0.5,) if backend.name == "cuda" else (0.0, 0.5):
+        for name, own in snn.neurons.items():
+            snn = with_neurons(snn, name, theta=own.theta / 8, start=ConstantStart(start))
+        ours = DifferentialWalk(snn, IMAGES, SimulationSpec(3), None, None, backend).simulation()
+        theirs = DifferentialWalk(snn, IMAGES, SimulationSpec(3), None, None, back_end("cpu")).simulation()
+        logits, counts = simulate_differential(snn, IMAGES, 3, 4)
+        assert any(int((ours.sent[s] > ours.counts[s]).sum()) > 10 for s in counts), "something is taken back"
+        for site in counts:
+            assert torch.equal(ours.counts[site], theirs.counts[site]), site
+            assert torch.allclose(ours.v_end[site], theirs.v_end[site], atol=1e-6 if kind is Residual else 1e-4), site
+            assert (ours.counts[site].double() != counts[site]).sum() <= 1, "but for a tie"
+        assert torch.allclose(ours.logits.double(), logits, atol=1e-4)
 
 
 def every_field(site) -> dict[str, dict]:

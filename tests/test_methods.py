@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import simulate_reference
+from reference import simulate_differential, simulate_reference
 
 from explorer.cli.compare import chosen_methods
 from explorer.cli.main import main
@@ -22,6 +22,7 @@ from explorer.engine.errors import Cancelled, DataError
 from explorer.engine.graph.network import state_fingerprint
 from explorer.engine.methods import Probe
 from explorer.engine.methods.catalogue.cos import moved_start
+from explorer.engine.methods.catalogue.differential import DifferentialRun, normal_least_squares
 from explorer.engine.methods.catalogue.light_calibration import least_squares
 from explorer.engine.methods.catalogue.radix import digits
 from explorer.engine.methods.catalogue.scaled_thresholds import scales
@@ -232,6 +233,41 @@ def test_light_calibration_leaves_less_mean_error(plain, probe, correct):
         assert gaps[1] < gaps[0], site.name
 
 
+def test_differential_thresholds_are_the_least_squares_of_a_normal():
+    """By brute force on quantiles: no other threshold of a fine grid errs less."""
+    q = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    z = torch.special.ndtri(q)
+    mean, deviation, L = torch.tensor([0.3, -1.2], dtype=torch.float64), torch.tensor([1.0, 0.5]).double(), 16
+    for m, d, theta in zip(mean, deviation, normal_least_squares(mean, deviation, L), strict=True):
+        x, grid = m + d * z, theta * torch.linspace(0.8, 1.2, 41, dtype=torch.float64)
+        errors = [float(((torch.round(L * x / c).clamp(0, L) * c / L - x.clamp(min=0)) ** 2).mean()) for c in grid]
+        assert abs(int(np.argmin(errors)) - 20) <= 1 and errors[20] <= min(errors) * 1.001
+
+
+def test_differential_coding_by_hand():
+    """theta 8 in units of the least: a mean of 8 is told once and stands; a mean of 5 is told as 4, then 1 * t."""
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 1)).eval()
+    for layer, bias in ((layers[1], 0.0), (layers[3], 0.25)):
+        nn.init.ones_(layer.weight)
+        nn.init.constant_(layer.bias, bias)
+    images = torch.tensor([[8.0, 0.0], [5.0, 0.0], [-3.0, 0.0]])[:, None, None]
+    network = trace(layers, images[:1])
+    ours = methods.get("differential")(threshold="max").fit(network, 3, images).run(images)
+    assert ours.logits[:, 0, 0].tolist() == pytest.approx([8.25] * 3), "8 at once, then silence"
+    assert ours.logits[:, 1, 0].tolist() == pytest.approx([4.25, 5.25, 5.25]), "4, then v = 2 is told: 4 + 2 / 2"
+    assert ours.logits[:, 2, 0].tolist() == pytest.approx([0.25] * 3), "only the constant"
+    assert ours.spikes[network.sites[0].name].tolist() == [1, 2, 0]
+
+
+def test_differential_coding_refuses_clips_and_max_pools():
+    clipped = traced(nn.ReLU6)
+    with pytest.raises(SpecError, match="has an upper bound, and a neuron that sends changes has none"):
+        fitted("differential", clipped)
+    pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2)).eval()
+    with pytest.raises(SpecError, match="a max pool passes spikes of -1, 0 and 1 alone"):
+        fitted("differential", trace(pooled, IMAGES[:1])).run(IMAGES)
+
+
 # Against the slow loop
 
 
@@ -240,6 +276,8 @@ def slow(conversion, images):
     if isinstance(conversion, Coded):
         return slow_coded(conversion, images)
     snn = conversion.snn
+    if isinstance(conversion, DifferentialRun):
+        return simulate_differential(snn, images, T, conversion.method.thresholds)
     if isinstance(conversion, TwoPhases):
         snn, _ = conversion.prepare(conversion.snn, FirstPhase(images, SimulationSpec(T), SpikeStore(), None))
     logits, counts, _ = simulate_reference(snn, images, T)
@@ -327,7 +365,7 @@ def test_a_method_is_free_of_batch_and_chunk_and_leaves_nothing_behind(network_o
 OTHER = {
     "threshold": "max:channel", "v_init": "0.2", "law": "signed_at_zero", "p": 90.0, "per": "channel", "share": 0.1,
     "beta": 0.4, "steps": 1, "most": 0.5, "correct": "potential", "tau": 1, "margin": 0.4, "rho": 1, "rounds": 2,
-    "G": 2, "batch": 3, "updates": 3, "delayed": False, "eta": 0.1,
+    "G": 2, "batch": 3, "updates": 3, "delayed": False, "eta": 0.1, "thresholds": 2,
 }  # fmt: skip
 CASES = [(kind.key, each.name) for kind in KINDS for each in kind.options()]
 
