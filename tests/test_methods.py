@@ -21,6 +21,7 @@ from explorer.engine import QuantisedClip, SpecError, SpikeStore, methods, simul
 from explorer.engine.errors import Cancelled, DataError
 from explorer.engine.graph.network import state_fingerprint
 from explorer.engine.methods import Probe
+from explorer.engine.methods.calibrate.staircase import descend
 from explorer.engine.methods.catalogue.cos import moved_start
 from explorer.engine.methods.catalogue.differential import DifferentialRun, normal_least_squares
 from explorer.engine.methods.catalogue.light_calibration import least_squares
@@ -233,6 +234,78 @@ def test_light_calibration_leaves_less_mean_error(plain, probe, correct):
         assert gaps[1] < gaps[0], site.name
 
 
+def test_weights_descend_as_autograd_would_take_them():
+    """Adam on the staircase with a straight-through gradient, by torch's own; the best of all steps is kept."""
+    generator = torch.Generator().manual_seed(0)
+    u, x, a = (torch.randn(50, n, generator=generator, dtype=torch.float64) for n in (7, 3, 3))
+    a, theta, v, size = a.clamp(min=0), torch.tensor([1.0, 0.7, 2.0]).double(), torch.tensor([0.5, 0.3, 1.0]), 0.4
+
+    class Stairs(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, z):
+            ctx.save_for_backward((z > 0) & (z < theta))
+            return torch.clamp(torch.floor((T * z + v) / theta), 0, T) * theta / T
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * ctx.saved_tensors[0]
+
+    delta = torch.zeros(8, 3, dtype=torch.float64, requires_grad=True)
+    optimiser, ones = torch.optim.Adam([delta], lr=0.02 * size, eps=1e-12), torch.ones(50, 1)
+    errors, seen = [], []
+    for _ in range(21):
+        error = (Stairs.apply(x + torch.cat([u, ones], 1) @ delta) - a).square().mean(0)
+        errors.append(error.detach())
+        seen.append(delta.detach().clone())
+        optimiser.zero_grad()
+        error.sum().backward()
+        optimiser.step()
+    best = torch.stack(errors).argmin(0)
+    assert (best > 0).all()
+    expected = torch.stack([seen[k][:, c] for c, k in enumerate(best)], 1)
+    assert torch.allclose(descend(u, x, a, v.double(), theta, T, size, 20, 0.02), expected, atol=1e-9)
+
+
+def test_advanced_calibration_makes_a_network_of_its_own_and_errs_less(plain, probe):
+    before = state_fingerprint(plain.graph_module)
+    light, advanced = (
+        methods.parse(f"light-calibration:correct={c}").fit(plain, T, probe) for c in ("bias", "weights")
+    )
+    assert state_fingerprint(plain.graph_module) == before
+    assert advanced.network.fingerprint not in (before, plain.fingerprint) and light.network is plain
+    last, want = plain.sites[-1].name, plain.activations(TRAINING)[plain.sites[-1].name]
+    errors = []
+    for each in (light, advanced):
+        run = simulate(each.snn, TRAINING, SimulationSpec(T))
+        errors.append(float((run.counts[last] * each.snn.theta[last] / T - want).square().mean()))
+    assert errors[1] < errors[0]
+
+
+def test_biases_of_parallel_conversion_by_hand():
+    """One neuron, theta 1, T 4, start 1/2, z = 0.3 in both images: n = 1, so b_out = 0.05 after one batch."""
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 1)).eval()
+    for layer, bias in ((layers[1], 0.0), (layers[3], 0.0)):
+        nn.init.ones_(layer.weight)
+        nn.init.constant_(layer.bias, bias)
+    images = torch.tensor([[1.0, 0.0], [0.3, 0.0], [0.3, 0.0]])[:, None, None]
+    network = trace(layers, images[:1])
+    for momentum, batch, expected in ((0.0, 3, 0.25 + 0.1 / 3), (0.5, 1, 0.25 + 0.05 * (1 / 4 + 1 / 2))):
+        # momentum 0, one batch: mean a = 1.6 / 3, mean a_hat = (1 + 2 / 4) / 3; one by one: 0, then 0.05 twice
+        kind = methods.get("parallel")(threshold="max", biases=True, momentum=momentum, batch=batch)
+        assert kind.fit(network, T, images).run(images).logits[-1, 1, 0].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_percentiles_over_positive_activations(plain, probe):
+    for per in ("site", "channel"):
+        theta = fitted("percentile-norm", plain, p=90.0, over="positive", per=per).snn.theta
+        for site in plain.sites:
+            a = probe.activations(site.name)[:, :1] if per == "channel" else probe.activations(site.name)
+            if not (a > 0).any():
+                continue
+            expected = np.percentile(a[a > 0].numpy(), 90)
+            assert float(theta[site.name].reshape(-1)[0]) == pytest.approx(expected, rel=1e-5)
+
+
 def test_differential_thresholds_are_the_least_squares_of_a_normal():
     """By brute force on quantiles: no other threshold of a fine grid errs less."""
     q = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
@@ -366,6 +439,13 @@ OTHER = {
     "threshold": "max:channel", "v_init": "0.2", "law": "signed_at_zero", "p": 90.0, "per": "channel", "share": 0.1,
     "beta": 0.4, "steps": 1, "most": 0.5, "correct": "potential", "tau": 1, "margin": 0.4, "rho": 1, "rounds": 2,
     "G": 2, "batch": 3, "updates": 3, "delayed": False, "eta": 0.1, "thresholds": 2,
+    "over": "positive", "biases": True, "momentum": 0.9, "rate": 0.05,
+}  # fmt: skip
+NEEDS = {
+    ("light-calibration", "rounds"): {"correct": "weights", "rate": 0.05},
+    ("light-calibration", "rate"): {"correct": "weights"},
+    ("parallel", "momentum"): {"biases": True},
+    ("parallel", "batch"): {"biases": True},
 }  # fmt: skip
 CASES = [(kind.key, each.name) for kind in KINDS for each in kind.options()]
 
@@ -374,6 +454,7 @@ CASES = [(kind.key, each.name) for kind in KINDS for each in kind.options()]
 def test_every_field_of_every_method_changes_a_result(network_of, key, name):
     network, steps = network_of(key), 6
     common = {"v_init": "uniform:0:1"} if name == "seed" else {}
+    common |= NEEDS.get((key, name), {})
     other = {"seed": 5, **OTHER}[name]
     if key == "light-calibration" and name == "per":
         other = "site"
@@ -407,7 +488,8 @@ def test_what_makes_no_sense_is_refused(plain, probe):
     for text, words in (
         ("qcfs", "was not trained with quantised activations"),
         ("scaled:threshold=max:channel", "one per layer"),
-        ("light-calibration:correct=potential,v_init=uniform:0:1", "from a constant start"),
+        ("light-calibration:correct=potential,v_init=uniform:0:1", "potentials are corrected from a constant start"),
+        ("light-calibration:correct=weights,v_init=uniform:0:1", "weights are corrected from a constant start"),
         ("opi:threshold=clip", "has no trained clip"),
     ):
         with pytest.raises(SpecError, match=words):
