@@ -23,6 +23,7 @@ ABLATIONS = {
     "percentile": "Threshold percentile by T",
     "scale": "One layer's threshold",
     "potential": "One layer's potential",
+    "ensemble": "Random starts as an ensemble",
     "own": "Own grid",
 }
 VARIED = {
