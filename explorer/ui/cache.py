@@ -103,6 +103,24 @@ def channel(settings: Settings) -> Any:
         return measure.channel(settings, moved_on)
 
 
+@kept(16)
+def ensemble(settings: Settings) -> Any:
+    """Return random starts of a setting as an ensemble; settings without image, layer and neuron."""
+    from explorer.study import ensemble
+
+    with runner().aside():
+        return ensemble.starts(settings, stop=moved_on)
+
+
+@kept(64)
+def certainty(settings: Settings, radius: float) -> Any:
+    """Return what is certain in a box around the chosen image; settings without layer and neuron."""
+    from explorer.study import bounds
+
+    with runner().aside():
+        return bounds.certainty(settings, radius, moved_on)
+
+
 @kept(256)
 def additions(settings: Settings) -> Any:
     """Return the operations of the first images; settings without image and neuron."""

@@ -54,6 +54,8 @@ class Parallel(Method):
         """See `Method`."""
         snn = self.base(probe, T)
 
+        before, after = self._biases(probe, snn, T) if self.biases else ({}, {})
+
         def code(x: Tensor, v: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
             n = levels(x, v, theta, T, T)
             return theta * n / T, n

@@ -1,0 +1,55 @@
+"""Random starts of one setting as an ensemble, beside one run that starts at one half."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from explorer.engine.errors import DataError
+from explorer.study.case import case
+from explorer.study.settings import Settings, with_start
+from explorer.study.sweep import STARTS
+
+if TYPE_CHECKING:
+    from explorer.engine.ensemble import Ensemble
+
+MEMBERS = 8
+
+
+@dataclass(frozen=True)
+class Starts:
+    """The ensemble of random starts, and a single run with v_init = 1/2; both at T, on the same first images."""
+
+    random: Ensemble
+    half: Ensemble
+
+
+def members(settings: Settings, count: int = MEMBERS) -> list[Settings]:
+    """Return the runs: the settings' own kind of random start, or a uniform one, with seeds 0, 1, 2, ..."""
+    drawn = STARTS["uniform"](settings) if settings.start == "constant" else settings
+    return [replace(drawn, seed=seed) for seed in range(count)]
+
+
+def starts(settings: Settings, count: int = MEMBERS, stop: Callable[[], bool] | None = None) -> Starts:
+    """Run the members and the single run on the first `settings.images` images.
+
+    Raises:
+        DataError: the images have no labels.
+        Cancelled: stop said so.
+    """
+    import torch
+
+    from explorer.engine.ensemble import ensemble
+
+    def scores(one: Settings) -> torch.Tensor:
+        return case(one, stop).simulate(0, n, stop=stop).logits[-1]
+
+    chosen = case(settings, stop).pictures.first(settings.images)
+    n = len(chosen.images)
+    if chosen.labels is None:
+        raise DataError("An ensemble is judged by labels, and these images have none. Choose images with labels.")
+    labels = torch.from_numpy(chosen.labels[:n]).long()
+    drawn = torch.stack([scores(one) for one in members(settings, count)])
+    half = scores(with_start(settings, 0.5))
+    return Starts(ensemble(drawn, labels), ensemble(half[None], labels))
