@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from explorer.engine.errors import DataError
+from explorer.engine.methods.names import with_field
+from explorer.study import library
 from explorer.study.case import case
 from explorer.study.settings import Settings, with_start
 from explorer.study.sweep import STARTS
@@ -27,8 +29,11 @@ class Starts:
 
 def members(settings: Settings, count: int = MEMBERS) -> list[Settings]:
     """Return the runs: the settings' own kind of random start, or a uniform one, with seeds 0, 1, 2, ..."""
-    drawn = STARTS["uniform"](settings) if settings.start == "constant" else settings
-    return [replace(drawn, seed=seed) for seed in range(count)]
+    if settings.method and not settings.random:
+        drawn = replace(settings, method=with_field(settings.method, "v_init", "uniform:0:1"))
+    else:
+        drawn = settings if settings.random else STARTS["uniform"](settings)
+    return [drawn.seeded(seed) for seed in range(count)]
 
 
 def starts(settings: Settings, count: int = MEMBERS, stop: Callable[[], bool] | None = None) -> Starts:
@@ -43,7 +48,9 @@ def starts(settings: Settings, count: int = MEMBERS, stop: Callable[[], bool] | 
     from explorer.engine.ensemble import ensemble
 
     def scores(one: Settings) -> torch.Tensor:
-        return case(one, stop).simulate(0, n, stop=stop).logits[-1]
+        here = case(one, stop)
+        how = {"store": library.store(), "stop": stop, "device": one.device}
+        return here.fitted.run(here.pictures.inputs(0, n), additions=False, **how).logits[-1]
 
     chosen = case(settings, stop).pictures.first(settings.images)
     n = len(chosen.images)

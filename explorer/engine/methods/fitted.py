@@ -124,7 +124,6 @@ class Fitted:
         chunk: int = 0,
         integer: bool = True,
         additions: bool = True,
-        integer: bool = True,
     ) -> Iterator[Outcome]:
         """Run as `run` does, and yield the outcome of every chunk of images as it is ready."""
         steps = self.T if T is None else T

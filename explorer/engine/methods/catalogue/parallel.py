@@ -60,7 +60,6 @@ class Parallel(Method):
             n = levels(x, v, theta, T, T)
             return theta * n / T, n
 
-        before, after = self._biases(probe, snn, T) if self.biases else ({}, {})
         extra, sending = (depth(probe.network) - 1) * T, one_after_another(T)
         return Coded(self, snn, T, extra=extra, code=code, sending=sending, levels=T, before=before, after=after)
 
