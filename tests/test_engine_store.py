@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from networks import Mixed, Residual
 from test_engine_laws import IMAGES, warmed
 
 from explorer.engine import (
@@ -72,6 +73,24 @@ def networks():
     return [(n, calibrate(n, IMAGES, CalibrationSpec(MaxActivation()))) for n in traced]
 
 
+def tiny_network(kind):
+    """Return a network small enough for Triton's interpreter, its calibration, and three images."""
+    torch.manual_seed(1)
+    images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+    network = trace(kind().eval(), images[:1])
+    return network, calibrate(network, images, CalibrationSpec(MaxActivation("channel"))), images
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return tiny_network(Residual)
+
+
+@pytest.fixture(scope="module")
+def tiny_pooled():
+    return tiny_network(Mixed)
+
+
 def equal(a, b) -> None:
     assert torch.equal(a.logits, b.logits)
     assert a.spike_totals == b.spike_totals
@@ -106,6 +125,45 @@ def test_a_tweaked_run_equals_a_run_from_scratch(networks, which, sequence, budg
         images = IMAGES[first:last]
         equal(simulate(snn, images, SimulationSpec(T=T), store=store), simulate(snn, images, SimulationSpec(T=T)))
         assert store.bytes <= budget
+
+
+def test_tweaked_runs_on_every_back_end_equal_runs_from_scratch(tiny_pooled, everywhere):
+    network, calibration, images = tiny_pooled
+    names, store, spec = [site.name for site in network.sites], SpikeStore(), ConversionSpec()
+    seen = set()
+    for site, change, T in ((1, {}, 2), (1, {"threshold_scale": 0.6}, 2), (3, {"v_init": 0.1}, 3)):
+        spec = spec.with_site(names[site], **change)
+        snn, run = convert(network, calibration, spec), SimulationSpec(T=T)
+        tweaked = simulate(snn, images, run, store=store)
+        equal(tweaked, simulate(snn, images, run))
+        seen.add(tuple(tweaked.spike_totals.values()))
+    assert len(seen) == 3 and min(map(sum, seen)) > 100
+
+
+def test_no_chunk_and_no_cancelled_run_changes_a_result_on_any_back_end(tiny, everywhere):
+    network, calibration, images = tiny
+    snn, store, calls = convert(network, calibration), SpikeStore(), []
+    whole = simulate(snn, images, SimulationSpec(T=3))
+    assert sum(whole.spike_totals.values()) > 100
+    equal(simulate(snn, images, SimulationSpec(T=3, chunk=2)), whole)
+    with pytest.raises(Cancelled):
+        simulate(snn, images, SimulationSpec(T=3), store=store, stop=lambda: calls.append(0) or len(calls) > 3)
+    assert len(calls) == 4
+    equal(simulate(snn, images, SimulationSpec(T=3), store=store), whole)
+
+
+def test_a_site_changes_itself_and_what_it_feeds_on_every_back_end(tiny, everywhere):
+    network, calibration, images = tiny
+    store, spec = SpikeStore(), ConversionSpec()
+    base = simulate(convert(network, calibration), images, SimulationSpec(T=3), store=store)
+    kept = len(store)
+    last = network.sites[-1].name
+    moved = simulate(
+        convert(network, calibration, spec.with_site(last, v_init=0.05)), images, SimulationSpec(T=3), store=store
+    )
+    assert len(store) - kept == 4, "the last site's spikes, potentials and total, and the scores"
+    for name in base.counts:
+        assert torch.equal(base.counts[name], moved.counts[name]) == (name != last), name
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
