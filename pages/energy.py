@@ -18,7 +18,7 @@ from explorer.ui.components import chart
 def wanted(settings):
     """Return the runs that the page needs: one, read after fewer steps, unless thresholds depend on T."""
     base = settings.of_run()
-    return [replace(base, T=T) for T in (energy.durations(base.T) if base.rule == "mse" else [base.T])]
+    return [replace(base, T=T) for T in (energy.durations(base.T) if base.depends_on_T else [base.T])]
 
 
 def ask(view):

@@ -32,7 +32,7 @@ def equalisers(view):
             entry[index] = round(value, 2)
             state.change(sites=now.with_site(site, entry[0], entry[1]).sites, layer=site)
 
-        values = [layer_table.effective(settings, name)[index] for name in names]
+        values = [layer_table.effective(view, name)[index] for name in names]
         with st.expander(title, expanded=what == "scale", icon=":material/equalizer:"):
             equaliser(
                 names,

@@ -241,7 +241,7 @@ def slow(conversion, images):
         return slow_coded(conversion, images)
     snn = conversion.snn
     if isinstance(conversion, TwoPhases):
-        snn, _ = conversion.prepare(FirstPhase(images, SimulationSpec(T), SpikeStore(), None))
+        snn, _ = conversion.prepare(conversion.snn, FirstPhase(images, SimulationSpec(T), SpikeStore(), None))
     logits, counts, _ = simulate_reference(snn, images, T)
     return read_out(logits, conversion.skipped), counts
 
@@ -286,7 +286,7 @@ def test_every_method_is_the_slow_loop(network_of, key):
 def test_first_phases_by_the_slow_loop(plain, key):
     """The mask and the moved starts, from the reference's potentials."""
     conversion = fitted(key, plain)
-    snn, before = conversion.prepare(FirstPhase(IMAGES, SimulationSpec(T), SpikeStore(), None))
+    snn, before = conversion.prepare(conversion.snn, FirstPhase(IMAGES, SimulationSpec(T), SpikeStore(), None))
     assert [run.T for run in before] == [4] and conversion.latency == T + 4
     if key == "srp":
         _, _, v = simulate_reference(conversion.snn, IMAGES, 4)

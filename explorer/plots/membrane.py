@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import plotly.graph_objects as go
 
 from explorer.plots import theme
+from explorer.plots.figure import Figure
 from explorer.plots.rates import short_names
 
 
@@ -45,10 +45,10 @@ def sawtooth(membrane: DrawnMembrane) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([[0.0], t]), np.concatenate([[membrane.v0], v])
 
 
-def membrane_figure(membranes: Sequence[DrawnMembrane]) -> go.Figure:
+def membrane_figure(membranes: Sequence[DrawnMembrane]) -> Figure:
     """Draw v(t) with threshold, spikes and resets, one line per setting; axes in activation units and steps."""
     figure = theme.new_figure(330, theme.STEP, theme.POTENTIAL)
-    figure.update_layout(margin_r=84)
+    figure.update_layout(margin={"r": 84})
     theme.steps_axis(figure, max((len(membrane.x) for membrane in membranes), default=32))
     for membrane in membranes:
         t, v = sawtooth(membrane)
@@ -90,10 +90,10 @@ def membrane_figure(membranes: Sequence[DrawnMembrane]) -> go.Figure:
     return figure
 
 
-def convergence_figure(membranes: Sequence[DrawnMembrane]) -> go.Figure:
+def convergence_figure(membranes: Sequence[DrawnMembrane]) -> Figure:
     """Draw the decoded value a_hat(t) = theta n(t) / t as it approaches the ANN's activation (grey line)."""
     figure = theme.new_figure(240, theme.STEP, "decoded â(t) (activation units)")
-    figure.update_layout(margin_r=84)
+    figure.update_layout(margin={"r": 84})
     theme.steps_axis(figure, max((len(membrane.x) for membrane in membranes), default=32))
     for membrane in membranes:
         figure.add_scatter(
@@ -113,7 +113,7 @@ def convergence_figure(membranes: Sequence[DrawnMembrane]) -> go.Figure:
     return figure
 
 
-def current_figure(membranes: Sequence[DrawnMembrane]) -> go.Figure:
+def current_figure(membranes: Sequence[DrawnMembrane]) -> Figure:
     """Draw the input current x(t) per step."""
     figure = theme.new_figure(240, theme.STEP, theme.CURRENT)
     theme.steps_axis(figure, max((len(membrane.x) for membrane in membranes), default=32))
@@ -129,7 +129,7 @@ def current_figure(membranes: Sequence[DrawnMembrane]) -> go.Figure:
     return figure
 
 
-def scores_figure(classes: Sequence[str], ann: np.ndarray, snn: np.ndarray, label: int | None = None) -> go.Figure:
+def scores_figure(classes: Sequence[str], ann: np.ndarray, snn: np.ndarray, label: int | None = None) -> Figure:
     """Draw the class scores [K] of ANN and SNN side by side; the true class is marked by a star."""
     names = [f"{name} ★" if i == label else name for i, name in enumerate(classes)]
     figure = theme.new_figure(330, "class score (logit)", "class")
@@ -147,7 +147,7 @@ def scores_figure(classes: Sequence[str], ann: np.ndarray, snn: np.ndarray, labe
     return figure
 
 
-def first_spikes_figure(times: Sequence[tuple[str, theme.Style, Mapping[str, float]]]) -> go.Figure:
+def first_spikes_figure(times: Sequence[tuple[str, theme.Style, Mapping[str, float]]]) -> Figure:
     """Draw per layer the median step of the first spike; times: a line each, its name, style, and step by site."""
     figure = theme.new_figure(340, "layer", "median first spike (time-step)")
     for name, style, by_site in times:
@@ -165,7 +165,7 @@ def first_spikes_figure(times: Sequence[tuple[str, theme.Style, Mapping[str, flo
     return figure
 
 
-def raster_figure(spikes: np.ndarray, theta_step: int = 1) -> go.Figure:
+def raster_figure(spikes: np.ndarray, theta_step: int = 1) -> Figure:
     """Draw a spike raster, spikes uint8 [T, n]: dark where silent, bright where the neuron fired."""
     figure = theme.new_figure(260, theme.STEP, "neuron (evenly spaced sample)")
     theme.steps_axis(figure, len(spikes))
@@ -173,7 +173,7 @@ def raster_figure(spikes: np.ndarray, theta_step: int = 1) -> go.Figure:
         z=np.ascontiguousarray(spikes.T),
         x0=1,
         dx=theta_step,
-        colorscale=theme.SCALE,
+        colorscale=theme.colour_scale(),
         showscale=False,
         hovertemplate="t = %{x}<br>neuron %{y}<br>spike %{z}<extra></extra>",
         zmin=0,

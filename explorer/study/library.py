@@ -203,6 +203,37 @@ def calibration(network: str, name: str, key: Settings, stop: Callable[[], bool]
     return engine.calibrate(loaded(network).network, Inputs(chosen.images, card), calibration_spec(key), stop=stop)
 
 
+@kept(24)
+def fitted(
+    network: str,
+    name: str,
+    method: str,
+    T: int,
+    stop: Callable[[], bool] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Any:
+    """Return a method, as written in a line, fitted on calibration images of an image source; see `Method.fit`.
+
+    T: 0 where the method finds the same for every T.
+    """
+    from explorer.engine import methods
+
+    chosen = methods.parse(method)
+    images = calibration_inputs(network, name, chosen.images)
+    told = {"on_progress": on_progress} if on_progress and chosen.tells_progress else {}
+    return chosen.fit(loaded(network).network, T or 1, images, stop, **told)
+
+
+def calibration_inputs(network: str, name: str, n: int) -> Any:
+    """Return so many calibration images of an image source, normalised: float32 [N, C, H, W]; fewer if there are."""
+    from explorer.zoo import data
+    from explorer.zoo.images import normalise
+
+    card = loaded(network).card
+    chosen = data.load_images(data.calibration_source(source(name), card), card, n=n, part="calibration")
+    return normalise(chosen.images, card)
+
+
 @kept(1)
 def store() -> Any:
     """Return the shared store of spike trains."""

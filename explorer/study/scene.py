@@ -30,6 +30,7 @@ VARIED = {
     "scale": "Threshold scale",
     "p": "Percentile",
     "T": "Time-steps T",
+    "method": "Conversion method",
     "rule": "Threshold rule",
     "start": "Kind of initial potential",
     "layer": "One layer at a time",

@@ -68,7 +68,7 @@ class Teacher:
 
 @torch.no_grad()
 def score(net: nn.Module, padded: Tensor, placed: Tensor, device: torch.device) -> Tensor:
-    """Return a network's scores of all images at their places, in half precision where that is fast: float16 [N, K] on the CPU."""
+    """Return a network's scores of all images at their places: float16 [N, K], on the CPU."""
     net.eval()
     parts = []
     for index in torch.arange(len(padded)).split(BATCH):
