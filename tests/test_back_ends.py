@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Mixed, Residual
 from reference import NEURONS, simulate_differential, simulate_reference
+from torch import nn
 
 from explorer.engine import (
     CalibrationSpec,
