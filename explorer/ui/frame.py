@@ -13,6 +13,7 @@ from explorer.study import compare, keys
 from explorer.study.settings import RULES, Settings
 from explorer.ui import cache, journal, state
 from explorer.ui.components import preload
+from explorer.ui.fitting import fitting
 from explorer.ui.session import ASKED, MESSAGE, OWNER, PENDING, PLACED
 
 if TYPE_CHECKING:
@@ -80,8 +81,6 @@ def view() -> View:
 
 def _view(settings: Settings) -> View:
     try:
-        from explorer.ui.panels.method import fitting
-
         with st.spinner("Loading the network and simulating one image…"), fitting(settings) as on_progress:
             look = cache.look(one_image(settings), stop=cache.moved_on, on_progress=on_progress)
     except Exception as error:
