@@ -134,7 +134,8 @@ def certainty(radius):
         f"Interval bounds of what goes into each rectifier of the ANN, rounding included, for all inputs with {box} "
         f"around image {settings.image}. They are the mean currents that the spiking network tends to as T grows, as "
         "long as no threshold is exceeded. Each layer forgets what its inputs have in common, so deep bounds "
-        f"say little unless a clip holds them; {found.samples} sampled inputs, half of them corners, give a width from below."
+        f"say little unless a clip holds them; {found.samples} sampled inputs, half of them corners, give a width from "
+        "below."
     )
 
 

@@ -27,8 +27,23 @@ class Starts:
 
 def members(settings: Settings, count: int = MEMBERS) -> list[Settings]:
     """Return the runs: the settings' own kind of random start, or a uniform one, with seeds 0, 1, 2, ..."""
-    drawn = STARTS["uniform"](settings) if settings.start == "constant" else settings
-    return [replace(drawn, seed=seed) for seed in range(count)]
+    from explorer.engine import methods
+
+    if settings.method:
+        method = methods.parse(settings.method)
+        drawn = method if ":" in method.v_init else replace(method, v_init="uniform:0:1")
+        return [replace(settings, method=methods.written(replace(drawn, seed=seed))) for seed in range(count)]
+    usual = STARTS["uniform"](settings) if settings.start == "constant" else settings
+    return [replace(usual, seed=seed) for seed in range(count)]
+
+
+def single(settings: Settings) -> Settings:
+    """Return the run that all are compared with: v_init = 1/2 everywhere."""
+    from explorer.engine import methods
+
+    if settings.method:
+        return replace(settings, method=methods.written(replace(methods.parse(settings.method), v_init="0.5")))
+    return with_start(settings, 0.5)
 
 
 def starts(settings: Settings, count: int = MEMBERS, stop: Callable[[], bool] | None = None) -> Starts:
@@ -36,20 +51,23 @@ def starts(settings: Settings, count: int = MEMBERS, stop: Callable[[], bool] | 
 
     Raises:
         DataError: the images have no labels.
+        SpecError: the method takes no random start.
         Cancelled: stop said so.
     """
     import torch
 
     from explorer.engine.ensemble import ensemble
 
-    def scores(one: Settings) -> torch.Tensor:
-        return case(one, stop).simulate(0, n, stop=stop).logits[-1]
-
-    chosen = case(settings, stop).pictures.first(settings.images)
-    n = len(chosen.images)
-    if chosen.labels is None:
+    chosen = case(settings, stop).pictures
+    labels = chosen.first(settings.images).labels
+    if labels is None:
         raise DataError("An ensemble is judged by labels, and these images have none. Choose images with labels.")
-    labels = torch.from_numpy(chosen.labels[:n]).long()
+    labels = torch.from_numpy(labels[: settings.images]).long()
+    inputs = chosen.inputs(0, len(labels))
+
+    def scores(one: Settings) -> torch.Tensor:
+        fitted = case(one, stop).fitted
+        return fitted.run(inputs, stop=stop, device=one.device, additions=False).logits[-1]
+
     drawn = torch.stack([scores(one) for one in members(settings, count)])
-    half = scores(with_start(settings, 0.5))
-    return Starts(ensemble(drawn, labels), ensemble(half[None], labels))
+    return Starts(ensemble(drawn, labels), ensemble(scores(single(settings))[None], labels))

@@ -14,19 +14,20 @@ bound, so networks with clips are refused; so are max pools, for which the paper
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from explorer.engine.analysis import ErrorParts, Membrane
 from explorer.engine.errors import SpecError
-from explorer.engine.methods.fitted import Fitted, Outcome, Stop
+from explorer.engine.methods.fitted import Ask, Fitted, Outcome, Stop
 from explorer.engine.methods.fitting import Probe, by_channel, changed
 from explorer.engine.methods.method import OWN, Method, option
-from explorer.engine.simulation.differential import DifferentialWalk
-from explorer.engine.simulation.simulate import simulate_chunks
+from explorer.engine.methods.watched import Watched
+from explorer.engine.simulation.differential import DifferentialWalk, changes
+from explorer.engine.simulation.simulate import backend_for, chunk_images, simulate_chunks
 from explorer.engine.simulation.store import SpikeStore
 from explorer.engine.specs import SimulationSpec
 
@@ -56,9 +57,76 @@ def normal_least_squares(mean: Tensor, deviation: Tensor, L: int, rounds: int = 
 class DifferentialRun(Fitted):
     """A conversion whose spikes are changes of a mean."""
 
-    def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
-        for part in simulate_chunks(self.snn, images, spec, stop=stop, walk=DifferentialWalk):
-            yield self._outcome(part)
+    def together(self, images: int, device: str = "auto") -> int:
+        """See `Fitted`."""
+        return min(images, chunk_images(self.snn, SimulationSpec(self.T), backend_for(device)))
+
+    def _chunks(self, images: Tensor, spec: SimulationSpec, ask: Ask) -> Iterator[Outcome]:
+        for part in simulate_chunks(self.snn, images, spec, stop=ask.stop, walk=DifferentialWalk):
+            yield self._outcome(ask, part)
+
+    def _watched(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Watched:
+        walk = DifferentialWalk(self.snn, images, spec, None, stop, backend_for(spec.device))
+        run = walk.simulation()
+        return WatchedChanges(self.network, self.snn, images, run.T, run.logits, run.sent, walk=walk, left=run.v_end)
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedChanges(Watched):
+    """A run of changes seen closely. walk: what ran; left: the potentials after it."""
+
+    walk: DifferentialWalk = field(kw_only=True)
+    left: dict[str, Tensor] = field(kw_only=True)
+
+    def sent(self, site: str) -> Tensor:
+        """Return T sum_t n(t) / t, whose worth over T is the mean that was told."""
+        return self.walk.sent(site).double()
+
+    def v_end(self, site: str) -> Tensor:
+        """See `Watched`."""
+        return self.left[site].double()
+
+    def error_parts(self, site: str) -> ErrorParts:
+        """Split the error; quantisation is that of a neuron which gets the same mean in step 1 and no change after it.
+
+        The mean that came is told by the charge: v(T) = v(0) + T (r_in - r_out). Nothing clips.
+        """
+        own, where = self.snn.neurons[site], self.snn.network.site(site)
+        theta, start = own.theta.double()[None], own.initial_potential(where, self.walk.image_keys).double()
+        told = theta * self.sent(site) / self.T
+        came = told + (self.v_end(site) - start) / self.T
+        once = torch.zeros(self.T, *came.shape, dtype=torch.float64)
+        once[0] = came
+        _, z = changes(own.law, once, torch.broadcast_to(start, came.shape), torch.broadcast_to(theta, came.shape))
+        stairs = theta * _mean(z)[-1]
+        a = self.ann.activations(self.images, (site,))[site].double()
+        return ErrorParts.split(a, told, came, stairs, torch.tensor(torch.inf, dtype=torch.float64))
+
+    def membrane(self, site: str, neuron: int) -> Membrane:
+        """Return one neuron over time; between two steps its potential stretches by t / (t - 1)."""
+        at = self.flat(site, neuron)
+        x, v, z = (value[:, 0, 0] for value in self.walk.membranes(site, torch.tensor([neuron])))
+        theta, start = (
+            at(self.snn.theta[site]),
+            at(self.snn.initial_potential(self.snn.network.site(site), self.walk.image_keys)),
+        )
+        a = at(self.ann.activations(self.images[:1], (site,))[site])
+        return Membrane(x, v + theta * z, v, z, theta, start, a, (theta * _mean(z)).float())
+
+    def rasters(self, sites: Sequence[str], neurons: int) -> dict[str, Tensor]:
+        """See `Watched`."""
+        shown = {}
+        for site in sites:
+            total = self.snn.network.site(site).neurons
+            chosen = torch.linspace(0, total - 1, min(neurons, total)).round().long()
+            shown[site] = self.walk.membranes(site, chosen)[2]
+        return shown
+
+
+def _mean(z: Tensor) -> Tensor:
+    """Return the running mean that spikes z [T, ...] tell, sum of z(t) / t, float64."""
+    t = torch.arange(1, len(z) + 1, dtype=torch.float64).reshape(-1, *(1,) * (z.ndim - 1))
+    return (z.double() / t).cumsum(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +134,6 @@ class Differential(Method):
     """Spikes of several sizes that change the receiver's mean."""
 
     key = "differential"
-    title = "Differential coding, several thresholds"
     citation = "Huang et al. 2025"
     equation = r"\bar x \leftarrow \bar x + \frac{s(t)}{t}, \qquad s \in \{0, \pm\theta, \pm\tfrac{\theta}{2}, \ldots\}"
     about = (
@@ -74,7 +141,6 @@ class Differential(Method):
         "silent. Spikes come in several sizes and both signs, so the first steps are coarse and the later ones refine. "
         "A step takes 3 to 4 bits."
     )
-    own_start: ClassVar[str] = "0"
     refuses = {"law": "The thresholds are the law."}
 
     thresholds: int = option(4, "how many thresholds: theta, theta / 2, theta / 4, ...", low=2, high=4)
