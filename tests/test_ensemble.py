@@ -49,13 +49,19 @@ def test_starts_are_runs_of_their_seeds():
     assert [one.seed for one in drawn] == [0, 1, 2] and {one.start for one in drawn} == {"uniform"}
     labels = torch.from_numpy(case(settings).pictures.first(16).labels)
     for k, one in enumerate(drawn):
-        scores = case(one).simulate(0, 16).logits[-1]
+        scores = case(one).fitted.run(case(one).pictures.inputs(0, 16)).logits[-1]
         assert found.random.top1_each[k] == float((scores.argmax(1) == labels).double().mean())
-    half = case(replace(settings, v_init=0.5)).simulate(0, 16).logits[-1]
+    one = case(replace(settings, v_init=0.5))
+    half = one.fitted.run(one.pictures.inputs(0, 16)).logits[-1]
     assert found.half.top1 == float((half.argmax(1) == labels).double().mean()) and found.half.members == 1
     assert 0 < found.random.disagreement < 1 and len(set(found.random.calibration_error_each)) == 3
     gaussian = study.members(replace(settings, start="gaussian"), 2)
     assert {one.start for one in gaussian} == {"gaussian"}
+    by_method = study.members(replace(settings, method="signed:per=site"), 2)
+    assert [one.method for one in by_method] == [
+        f"signed:v_init=uniform:0:1,{rest}per=site" for rest in ("", "seed=1,")
+    ]
+    assert study.single(replace(settings, method="signed:v_init=gaussian:0.5:0.2")).method == "signed:v_init=0.5"
 
 
 def test_the_page_shows_the_ensemble():

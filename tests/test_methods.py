@@ -272,7 +272,8 @@ def test_advanced_calibration_makes_a_network_of_its_own_and_errs_less(plain, pr
         methods.parse(f"light-calibration:correct={c}").fit(plain, T, probe) for c in ("bias", "weights")
     )
     assert state_fingerprint(plain.graph_module) == before
-    assert advanced.network.fingerprint not in (before, plain.fingerprint) and light.network is plain
+    assert advanced.snn.network.fingerprint not in (before, plain.fingerprint) and light.snn.network is plain
+    assert advanced.network is plain and advanced.watch(TRAINING).ann is plain
     last, want = plain.sites[-1].name, plain.activations(TRAINING)[plain.sites[-1].name]
     errors = []
     for each in (light, advanced):
@@ -414,6 +415,32 @@ def test_first_phases_by_the_slow_loop(plain, key):
         assert moved > 20
 
 
+def test_differential_coding_seen_closely(plain):
+    """Told, left and split add up; a membrane and a raster are the run's own."""
+    ours, site = fitted("differential", plain), plain.sites[1].name
+    seen, run = ours.watch(IMAGES), ours.run(IMAGES)
+    assert torch.equal(seen.logits, run.logits)
+    assert float(seen.spikes[site].sum()) == float(run.spikes[site].sum())
+    z = seen.rasters([site], plain.site(site).neurons)[site].double()
+    told = (z / torch.arange(1, T + 1)[:, None, None]).sum(0) * T
+    assert torch.allclose(seen.sent(site).flatten(1), told, atol=1e-4)
+    parts = seen.error_parts(site)
+    total = parts.clipping + parts.inherited + parts.quantisation + parts.unevenness
+    assert torch.allclose(total, parts.total, atol=1e-9) and float(parts.unevenness.abs().max()) > 0
+    assert float(parts.clipping.abs().max()) == 0
+    first = ours.watch(IMAGES[:1])
+    neuron = int(first.spikes[site].flatten().argmax())
+    story, theta = (
+        first.membrane(site, neuron),
+        float(ours.snn.theta[site].expand(plain.site(site).shape).flatten()[neuron]),
+    )
+    assert torch.equal(story.z, first.rasters([site], plain.site(site).neurons)[site][:, 0, neuron])
+    assert float(story.v[-1]) == pytest.approx(float(first.v_end(site).flatten()[neuron]), abs=1e-5)
+    assert float(story.decoded[-1]) == pytest.approx(theta * float(first.sent(site).flatten()[neuron]) / T, abs=1e-5)
+    came = story.x.double() / torch.arange(1, T + 1)
+    assert theta * told[0, neuron] / T + float(story.v[-1]) / T == pytest.approx(float(came.sum()), abs=1e-5)
+
+
 # What every method promises
 
 
@@ -428,11 +455,20 @@ def test_a_method_is_free_of_batch_and_chunk_and_leaves_nothing_behind(network_o
         assert torch.equal(outcome.logits[-1], other.logits[-1])
         for site, n in outcome.spikes.items():
             assert torch.equal(n, other.spikes[site])
-        assert float(outcome.additions.sum()) == pytest.approx(float(other.additions.sum()), rel=1e-9)
+        assert float(outcome.added.sum()) == pytest.approx(float(other.added.sum()), rel=1e-9)
     split = torch.cat([one.run(IMAGES[:3]).logits[-1], one.run(IMAGES[3:]).logits[-1]])
     assert torch.equal(outcome.logits[-1], split)
     assert state_fingerprint(network.graph_module) == before and torch.equal(training, TRAINING)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.graph_module.modules())
+
+
+@pytest.mark.parametrize("key", ["opi", "cos", "parallel", "differential"])
+def test_a_random_start_is_its_seeds(plain, key):
+    """The same seed gives the same run, also image by image; another gives another."""
+    runs = [fitted(key, plain, v_init="uniform:0:1", seed=seed).run(IMAGES).logits[-1] for seed in (1, 1, 2)]
+    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+    alone = fitted(key, plain, v_init="uniform:0:1", seed=1).run(IMAGES[3:4]).logits[-1]
+    assert torch.equal(alone[0], runs[0][3])
 
 
 OTHER = {
@@ -562,7 +598,7 @@ def test_parts_of_papers_go_together_or_are_refused(key, threshold, v_init, law)
         return
     ours = kind(**given_).fit(network, 3, conversion)
     outcome = ours.run(IMAGES[:2])
-    assert torch.isfinite(outcome.logits[-1]).all() and outcome.additions.min() >= 0
+    assert torch.isfinite(outcome.logits[-1]).all() and outcome.added.min() >= 0
     assert ours.latency >= 3 and ours.bits == (2 if "sign" in law or law == "burst_3" else ours.bits)
 
 

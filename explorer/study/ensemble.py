@@ -41,6 +41,7 @@ def starts(settings: Settings, count: int = MEMBERS, stop: Callable[[], bool] | 
 
     Raises:
         DataError: the images have no labels.
+        SpecError: the method takes no random start.
         Cancelled: stop said so.
     """
     import torch
@@ -56,7 +57,12 @@ def starts(settings: Settings, count: int = MEMBERS, stop: Callable[[], bool] | 
     n = len(chosen.images)
     if chosen.labels is None:
         raise DataError("An ensemble is judged by labels, and these images have none. Choose images with labels.")
-    labels = torch.from_numpy(chosen.labels[:n]).long()
+    labels = torch.from_numpy(labels[: settings.images]).long()
+    inputs = chosen.inputs(0, len(labels))
+
+    def scores(one: Settings) -> torch.Tensor:
+        fitted = case(one, stop).fitted
+        return fitted.run(inputs, stop=stop, device=one.device, additions=False).logits[-1]
+
     drawn = torch.stack([scores(one) for one in members(settings, count)])
-    half = scores(with_start(settings, 0.5))
-    return Starts(ensemble(drawn, labels), ensemble(half[None], labels))
+    return Starts(ensemble(drawn, labels), ensemble(scores(single(settings))[None], labels))

@@ -26,11 +26,29 @@ from explorer.engine.compile.plan import Step
 from explorer.engine.compile.values import TimedValues
 from explorer.engine.errors import SpecError
 from explorer.engine.kernels.protocol import Array, Constant, Current, Given
+from explorer.engine.neurons import Law
 from explorer.engine.simulation.walk import Walk
 
 
+def changes(law: Law, x: Tensor, start: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Run neurons on the currents x [T, ...] of each step: return v after each reset, and what the spikes count, int8.
+
+    x: changes but in step 1, when constants arrive as well; start: v(0); both and theta in activation units.
+    """
+    step, v, m = law.rebound(torch.where), torch.broadcast_to(start, x.shape[1:]), torch.zeros_like(x[0])
+    after, z = torch.empty_like(x), torch.zeros(x.shape, dtype=torch.int8)
+    for t, current in enumerate(x):
+        if t > 0:
+            v, m = (v - start) * ((t + 1) / t) + start, m * ((t + 1) / t)
+        bits, v, m = step(v, m, current, theta)
+        after[t] = v
+        for n, bit in zip(law.planes, bits, strict=True):
+            z[t].add_(bit, alpha=n)
+    return after, z
+
+
 class DifferentialWalk(Walk):
-    """A walk whose spikes are changes; see the module. Traces are not recorded.
+    """A walk whose spikes are changes; see the module. What is recorded of x is the current of each step, a change.
 
     Raises:
         SpecError: the network pools maxima of values that are no spikes, or something shifts its neurons.
@@ -46,10 +64,25 @@ class DifferentialWalk(Walk):
         shifted = [name for name, own in self.snn.neurons.items() if own.shift is not None]
         if shifted:
             raise SpecError(f"{shifted[0]}: differential coding takes no shift. Choose another method.")
-        assert not self.spec.record.sites, "traces are those of plain coding"
         self.blocks = [(t, t + 1) for t in range(self.spec.T)]
         self._starts: dict[str, Array] = {}
         self._silent: dict[str, list[Tensor]] = {}
+
+    def sent(self, site: str) -> Tensor:
+        """Return T sum_t n(t) / t after the last step: what a neuron's spikes count together, float32 [B, *site]."""
+        step = self.plan.by_name[site]
+        return self._of_site(step, self._take("state", step, *self.blocks[-1])[1])
+
+    def membranes(self, site: str, neurons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Walk`; v is the potential after each step's reset, before it stretches."""
+        where, own = self.network.site(site), self.snn.neurons[site]
+        x = self.current(site, neurons).flatten(2)
+        theta, start = (
+            torch.broadcast_to(value, (len(self.images), *where.shape)).flatten(1)[:, neurons]
+            for value in (own.theta[None], own.initial_potential(where, self.image_keys))
+        )
+        v, z = changes(own.law, x, start, theta)
+        return x, v, z
 
     def _means(self, x: np.ndarray) -> np.ndarray:
         return np.cumsum(x / np.arange(1, self.spec.T + 1)[None, :, None], 1)

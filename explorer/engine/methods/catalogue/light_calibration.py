@@ -14,7 +14,7 @@ the image and is exact, and the last, which does not spike, keep their weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from explorer.engine.calibration import BINS, CANDIDATES, ActivationStats
 from explorer.engine.compile.plan import plan_for
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import SpecError
-from explorer.engine.graph import Site
+from explorer.engine.graph import Network, Site
 from explorer.engine.methods.calibrate.refit import layer_before, own_copy, sealed
 from explorer.engine.methods.calibrate.sample import Sample, in_order
 from explorer.engine.methods.calibrate.staircase import descend
@@ -50,6 +50,18 @@ def least_squares(stats: ActivationStats, T: int, per: str) -> Tensor:
 
 def _error(a: Tensor, theta: Tensor, T: int) -> Tensor:
     return torch.floor((a * T / theta).clamp(0, T)) * theta / T - a
+
+
+@dataclass(frozen=True, eq=False)
+class Refitted(Fitted):
+    """A conversion with weights of its own. given: the network as it was."""
+
+    given: Network = field(kw_only=True)
+
+    @property
+    def network(self) -> Network:
+        """The network as given; `snn.network` has the other weights."""
+        return self.given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +102,9 @@ class LightCalibration(Method):
             if sample is not None:
                 self._refit(sample, snn, site, T)
             snn = self._corrected(probe, snn, site, T)
-        return Fitted(self, snn if sample is None else replace(snn, network=sealed(snn.network)), T)
+        if sample is None:
+            return Fitted(self, snn, T)
+        return Refitted(self, replace(snn, network=sealed(snn.network)), T, given=probe.network)
 
     def _refit(self, sample: Sample, snn: SpikingNetwork, site: Site, T: int) -> None:
         """Change the weights before a site, in the network's own copy."""
