@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from explorer.engine.errors import DataError
-from explorer.engine.methods.names import with_field
-from explorer.study import library
 from explorer.study.case import case
 from explorer.study.settings import Settings, with_start
 from explorer.study.sweep import STARTS
@@ -29,11 +27,23 @@ class Starts:
 
 def members(settings: Settings, count: int = MEMBERS) -> list[Settings]:
     """Return the runs: the settings' own kind of random start, or a uniform one, with seeds 0, 1, 2, ..."""
-    if settings.method and not settings.random:
-        drawn = replace(settings, method=with_field(settings.method, "v_init", "uniform:0:1"))
-    else:
-        drawn = settings if settings.random else STARTS["uniform"](settings)
-    return [drawn.seeded(seed) for seed in range(count)]
+    from explorer.engine import methods
+
+    if settings.method:
+        method = methods.parse(settings.method)
+        drawn = method if ":" in method.v_init else replace(method, v_init="uniform:0:1")
+        return [replace(settings, method=methods.written(replace(drawn, seed=seed))) for seed in range(count)]
+    usual = STARTS["uniform"](settings) if settings.start == "constant" else settings
+    return [replace(usual, seed=seed) for seed in range(count)]
+
+
+def single(settings: Settings) -> Settings:
+    """Return the run that all are compared with: v_init = 1/2 everywhere."""
+    from explorer.engine import methods
+
+    if settings.method:
+        return replace(settings, method=methods.written(replace(methods.parse(settings.method), v_init="0.5")))
+    return with_start(settings, 0.5)
 
 
 def starts(settings: Settings, count: int = MEMBERS, stop: Callable[[], bool] | None = None) -> Starts:
@@ -48,14 +58,9 @@ def starts(settings: Settings, count: int = MEMBERS, stop: Callable[[], bool] | 
 
     from explorer.engine.ensemble import ensemble
 
-    def scores(one: Settings) -> torch.Tensor:
-        here = case(one, stop)
-        how = {"store": library.store(), "stop": stop, "device": one.device}
-        return here.fitted.run(here.pictures.inputs(0, n), additions=False, **how).logits[-1]
-
-    chosen = case(settings, stop).pictures.first(settings.images)
-    n = len(chosen.images)
-    if chosen.labels is None:
+    chosen = case(settings, stop).pictures
+    labels = chosen.first(settings.images).labels
+    if labels is None:
         raise DataError("An ensemble is judged by labels, and these images have none. Choose images with labels.")
     labels = torch.from_numpy(labels[: settings.images]).long()
     inputs = chosen.inputs(0, len(labels))

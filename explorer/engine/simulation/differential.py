@@ -97,13 +97,6 @@ class DifferentialWalk(Walk):
         counts[step.name] = self.backend.count(train, planes, None)
         sent[step.name] = self.backend.count(train, (1,) * len(planes), None)
 
-    def steps(self, site: str) -> tuple[Tensor, Tensor]:
-        """Return what each spike of a finished run counts, int8, and the potentials after, float32: [T, B, *site]."""
-        step, planes = self.plan.by_name[site], self.sites.law(self.plan.by_name[site].node.name).planes
-        counts = [self.backend.count(self._take("train", step, *each), planes, None) for each in self.blocks]
-        z = torch.stack([self._of_site(step, n) for n in counts]).to(torch.int8)
-        return z, torch.stack([self._of_site(step, self._take("state", step, *each)[0]) for each in self.blocks])
-
     def _state(self, step: Step, t0: int) -> Array:
         state = super()._state(step, t0)
         if step.name not in self._starts:

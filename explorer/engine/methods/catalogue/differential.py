@@ -26,7 +26,7 @@ from explorer.engine.methods.fitted import Ask, Fitted, Outcome, Stop
 from explorer.engine.methods.fitting import Probe, by_channel, changed
 from explorer.engine.methods.method import OWN, Method, option
 from explorer.engine.methods.watched import Watched
-from explorer.engine.simulation.differential import DifferentialWalk
+from explorer.engine.simulation.differential import DifferentialWalk, changes
 from explorer.engine.simulation.simulate import backend_for, chunk_images, simulate_chunks
 from explorer.engine.simulation.store import SpikeStore
 from explorer.engine.specs import SimulationSpec
@@ -68,58 +68,65 @@ class DifferentialRun(Fitted):
     def _watched(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Watched:
         walk = DifferentialWalk(self.snn, images, spec, None, stop, backend_for(spec.device))
         run = walk.simulation()
-        return WatchedChanges(self.network, self.snn, images, run.T, run.logits, run.sent, walk=walk)
+        return WatchedChanges(self.network, self.snn, images, run.T, run.logits, run.sent, walk=walk, left=run.v_end)
 
 
 @dataclass(frozen=True, eq=False)
 class WatchedChanges(Watched):
-    """A run of changes seen closely: a neuron stands for theta times the sum of n(t) / t."""
+    """A run of changes seen closely. walk: what ran; left: the potentials after it."""
 
     walk: DifferentialWalk = field(kw_only=True)
+    left: dict[str, Tensor] = field(kw_only=True)
 
     def sent(self, site: str) -> Tensor:
-        """See `Watched`."""
-        z, _ = self.walk.steps(site)
-        return self.T * self._mean(z)[-1]
+        """Return T sum_t n(t) / t, whose worth over T is the mean that was told."""
+        return self.walk.sent(site).double()
 
     def v_end(self, site: str) -> Tensor:
         """See `Watched`."""
-        return self.walk.steps(site)[1][-1].double()
+        return self.left[site].double()
 
     def error_parts(self, site: str) -> ErrorParts:
-        """See `Watched`: no upper bound, and what is not the input's own error is the last level's."""
-        where, theta = self.snn.network.site(site), self.snn.theta[site].double()[None]
-        z, v = self.walk.steps(site)
-        start = self.snn.initial_potential(where, self.walk.image_keys).double()
-        a_hat = theta * self._mean(z)[-1]
-        came = a_hat + (v[-1].double() - start) / self.T
+        """Split the error; quantisation is that of a neuron which gets the same mean in step 1 and no change after it.
+
+        The mean that came is told by the charge: v(T) = v(0) + T (r_in - r_out). Nothing clips.
+        """
+        own, where = self.snn.neurons[site], self.snn.network.site(site)
+        theta, start = own.theta.double()[None], own.initial_potential(where, self.walk.image_keys).double()
+        told = theta * self.sent(site) / self.T
+        came = told + (self.v_end(site) - start) / self.T
+        once = torch.zeros(self.T, *came.shape, dtype=torch.float64)
+        once[0] = came
+        _, z = changes(own.law, once, torch.broadcast_to(start, came.shape), torch.broadcast_to(theta, came.shape))
+        stairs = theta * _mean(z)[-1]
         a = self.ann.activations(self.images, (site,))[site].double()
-        return ErrorParts.split(a, a_hat, came, a_hat, torch.tensor(torch.inf, dtype=torch.float64))
+        return ErrorParts.split(a, told, came, stairs, torch.tensor(torch.inf, dtype=torch.float64))
 
     def membrane(self, site: str, neuron: int) -> Membrane:
-        """See `Watched`; x is what changed the potential in a step, its stretching left out."""
-        at, where = self.flat(site, neuron), self.snn.network.site(site)
-        z, v = (each[:, 0].reshape(self.T, -1)[:, neuron] for each in self.walk.steps(site))
-        theta, start = at(self.snn.theta[site]), at(self.snn.initial_potential(where, self.walk.image_keys))
-        before, t = v + theta * z, torch.arange(1, self.T + 1)
-        held = torch.cat([torch.tensor([start]), start + (v[:-1] - start) * t[1:] / t[:-1]])
-        decoded = theta * self._mean(z)
+        """Return one neuron over time; between two steps its potential stretches by t / (t - 1)."""
+        at = self.flat(site, neuron)
+        x, v, z = (value[:, 0, 0] for value in self.walk.membranes(site, torch.tensor([neuron])))
+        theta, start = (
+            at(self.snn.theta[site]),
+            at(self.snn.initial_potential(self.snn.network.site(site), self.walk.image_keys)),
+        )
         a = at(self.ann.activations(self.images[:1], (site,))[site])
-        return Membrane(before - held, before, v, z, theta, start, a, decoded.float())
+        return Membrane(x, v + theta * z, v, z, theta, start, a, (theta * _mean(z)).float())
 
     def rasters(self, sites: Sequence[str], neurons: int) -> dict[str, Tensor]:
         """See `Watched`."""
         shown = {}
         for site in sites:
-            z = self.walk.steps(site)[0].flatten(2)
-            chosen = torch.linspace(0, z.shape[2] - 1, min(neurons, z.shape[2])).round().long()
-            shown[site] = z[:, :, chosen]
+            total = self.snn.network.site(site).neurons
+            chosen = torch.linspace(0, total - 1, min(neurons, total)).round().long()
+            shown[site] = self.walk.membranes(site, chosen)[2]
         return shown
 
-    def _mean(self, z: Tensor) -> Tensor:
-        """Return the running mean that what was sent tells after each step, in thetas, float64 [T, ...]."""
-        t = torch.arange(1, self.T + 1).reshape(-1, *(1,) * (z.ndim - 1))
-        return (z.double() / t).cumsum(0)
+
+def _mean(z: Tensor) -> Tensor:
+    """Return the running mean that spikes z [T, ...] tell, sum of z(t) / t, float64."""
+    t = torch.arange(1, len(z) + 1, dtype=torch.float64).reshape(-1, *(1,) * (z.ndim - 1))
+    return (z.double() / t).cumsum(0)
 
 
 @dataclass(frozen=True, kw_only=True)
