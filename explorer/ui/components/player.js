@@ -17,11 +17,15 @@ export default function ({ data, parentElement }) {
     window.dispatchEvent(new CustomEvent(CLOCK, { detail: { t } }));
     slider.value = t; find(".time").textContent = `t = ${t} of ${T}`;
     let n = 0; for (let k = 0; k <= i; k++) n += record.z[k];
-    find(".equation").textContent =
-      `v(${t - 1}) + x(${t}) = ${number(before)} + ${number(record.x[i])} = ${number(record.before[i])}` +
-      ` ${record.z[i] > 0 ? "\u2265" : "<"} \u03b8 = ${number(record.theta)}   \u2192   ` +
-      `${record.z[i] > 0 ? "spike" : record.z[i] < 0 ? "takes a spike back" : "silent"}\n` +
-      `v(${t}) = ${number(record.v[i])}     n = ${n}     \u00e2 = \u03b8 n / t = ${number(record.theta * n / t)}     a = ${number(record.a)}`;
+    const plain = record.theta * n / t, decoded = record.decoded[i], z = record.z[i];
+    const told = z < 0 ? "takes a spike back" : !z ? "silent" : record.muted ? "fires, but is muted: nothing is sent"
+      : z > 1 ? `${z} spikes` : "spike";
+    const formula = Math.abs(plain - decoded) <= 1e-4 * record.theta ? "\u03b8 n / t = " : "";
+    find(".equation").textContent = (record.later
+      ? `sending step ${t}: ${number(before)} is left to send   \u2192   ${told}\n`
+      : `v(${t - 1}) + x(${t}) = ${number(before)} + ${number(record.x[i])} = ${number(record.before[i])}` +
+        ` ${z > 0 ? "\u2265" : "<"} \u03b8 = ${number(record.theta)}   \u2192   ${told}\n`) +
+      `v(${t}) = ${number(record.v[i])}     n = ${n}     \u00e2 = ${formula}${number(decoded)}     a = ${number(record.a)}`;
     const scores = record.scores[i], best = scores.indexOf(Math.max(...scores));
     find(".scores").replaceChildren(...scores.map((score, k) => {
       const row = document.createElement("div"); row.className = "row" + (k === best ? " best" : "");
