@@ -144,8 +144,8 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
     data = pd.DataFrame(listed, columns=["method", *columns, *COSTS])
     styled = data.style
     digits = dict(zip(COSTS, (0, 0, 2, 2, 1), strict=True))
-    styled = styled.format({name: f"{{:.{n}f}}" for name, n in digits.items()}, na_rep="–")
-    styled = styled.format("{:.1f}", subset=columns, na_rep="…")
+    styled = styled.format({name: f"{{:.{n}f}}" for name, n in digits.items()})
+    styled = styled.format("{:.1f}", subset=columns)
     for T, column in zip(now.steps, columns, strict=True):
         best = ranking.leaders([row.points.get(T) for row in rows])
         where = (data.index[best], column)
@@ -159,6 +159,7 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
         key="methods_table",
         on_select=lambda: _clicked(rows, on_choose),
         selection_mode="single-row",
+        placeholder="…" if any(T not in row.points for row in rows for T in now.steps) else "–",
         column_config={
             "method": st.column_config.TextColumn(pinned=True),
             "latency": number(help=f"Steps from the image to the answer after T = {now.T}."),
