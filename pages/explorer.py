@@ -9,7 +9,7 @@ from explorer.study import compare, keys
 from explorer.study.results import alike
 from explorer.ui import frame, tour, widgets
 from explorer.ui.components import chart
-from explorer.ui.panels import comparison, errors, exports, layer_table
+from explorer.ui.panels import comparison, errors, exports, layer_table, method
 from explorer.ui.panels.neuron import picture, place
 
 CLASSES = 10
@@ -114,6 +114,7 @@ named = comparison.runs(view)
 frame.live(lambda: comparison.ask(named), lambda: curves(view, named))
 exports.shown().grid = None
 layer_table.draw(view, comparison.ask(named)[0].result)
+method.found(view)
 comparison.pins()
 exports.buttons()
 tour.lesson("explorer")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
-from explorer.engine.methods.names import NAMES, split
+from explorer.engine.methods.names import NAMES, split, title
 from explorer.plots import methods, theme
 from explorer.study import keys, published, ranking
 from explorer.study.case import run_key
@@ -174,7 +174,7 @@ def story(view):
     if st.session_state.get(CHOICE) not in listed:
         st.session_state[CHOICE] = method
     row = st.container(horizontal=True, vertical_alignment="bottom")
-    key = row.selectbox("Method", listed, format_func=lambda one: named(one), key=CHOICE)
+    key = row.selectbox("Method", listed, format_func=named, key=CHOICE)
     row.button(
         "Use it on all pages",
         key="methods_use",
@@ -193,29 +193,22 @@ def story(view):
     if not key:
         st.caption("Thresholds, initial potential and neuron as the sidebar has them, by no paper's method.")
         return
-    from explorer.engine import methods as engine
-
-    kind = engine.get(split(key)[0])
+    kind, (name, told) = cache.told(split(key)[0]), split(key)
     st.markdown(f"**{kind.title}** ({kind.citation}){' · in force on all pages' if key == method else ''}")
     st.latex(kind.equation)
     st.markdown(kind.about)
-    when = "the same conversion for every T" if kind.anytime else "fitted for one T"
-    told = dict(split(key)[1])
-    st.caption(f"v(0) / θ of its own: {kind.own_start} · {when}")
+    when = "the same conversion for every T" if NAMES[name].anytime else "fitted for one T"
+    st.caption(f"v(0) / θ of its own: {NAMES[name].own_start} · {when}")
     fields = [
-        {"field": f.name, "value": told.get(f.name, str(f.default)), "what it is": f.metadata["help"]}
-        for f in kind.options()
+        {"field": one.name, "value": told.get(one.name, str(one.default)), "what it is": one.help}
+        for one in kind.options
     ]
     st.dataframe(fields, hide_index=True, width="stretch", key="methods_fields")
 
 
 def named(method):
     """Return how a method is listed."""
-    if not method:
-        return PLAIN
-    from explorer.engine.methods.names import title
-
-    return title(method)
+    return title(method) if method else PLAIN
 
 
 def windows(view, now):

@@ -222,3 +222,19 @@ def place_of(shape: tuple[int, int, int], channel: int, row: int, column: int) -
     """Return the cell of the sheet where a neuron lies: the inverse of `tile_at`."""
     across = int(np.ceil(np.sqrt(shape[0])))
     return channel // across * (shape[1] + 1) + row, channel % across * (shape[2] + 1) + column
+
+
+def before_after_figure(sites: Sequence[str], before: np.ndarray, after: np.ndarray) -> Figure:
+    """Draw each layer's error before and after a calibration, in per cent of the mean square activation."""
+    figure = theme.new_figure(280, "layer", "error (% of E[a²])")
+    for name, values, style in (("before", before, theme.ZERO), ("after", after, theme.YOURS)):
+        figure.add_bar(
+            x=short_names(sites),
+            y=values.astype(np.float32),
+            name=name,
+            marker={"color": style.colour},
+            customdata=list(sites),
+            hovertemplate="%{customdata}<br>" + name + " %{y:.3g} %<extra></extra>",
+        )
+    figure.update_layout(barmode="group")
+    return figure

@@ -294,9 +294,9 @@ class Look:
     device: str
 
 
-def look(settings: Settings, stop: Stop = None) -> Look:
-    """Run the chosen image and return scores, spike counts and activations of every site."""
-    here, index = case(settings, stop), settings.image
+def look(settings: Settings, stop: Stop = None, on_progress: Callable[[int, int], None] | None = None) -> Look:
+    """Run the chosen image and return scores, spike counts and activations of every site; on_progress: see `case`."""
+    here, index = case(settings, stop, on_progress), settings.image
     chosen = here.pictures.first(index + 1)
     if index >= len(chosen.images):
         raise DataError(f"image {index}: there are {len(chosen.images)} images. Choose 0 to {len(chosen.images) - 1}.")

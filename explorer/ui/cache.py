@@ -24,6 +24,7 @@ from explorer.study.library import (  # noqa: F401 (what pages and windows need 
 from explorer.study.memo import kept
 from explorer.study.runner import Instrument, Runner
 from explorer.study.settings import Settings
+from explorer.study.told import Told
 from explorer.ui.session import ASKED
 
 LOOK_BYTES = 96 * 2**20  # of close looks that are kept: of large networks, few
@@ -61,10 +62,12 @@ def moved_on() -> bool:
 
 
 @kept(64, LOOK_BYTES)
-def look(settings: Settings, stop: Any = None) -> Any:
-    """Return one image seen closely; the neuron does not matter."""
+def look(settings: Settings, stop: Any = None, on_progress: Any = None) -> Any:
+    """Return one image seen closely; the neuron does not matter. on_progress: how far a method's fit is."""
     from explorer.study import measure
 
+    if settings.method:  # a fit may take long: slices of others do not wait for it
+        return measure.look(settings, stop, on_progress)
     with runner().aside():
         return measure.look(settings, stop)
 
@@ -122,6 +125,14 @@ def constant(network: str) -> int:
     from explorer.study import measure
 
     return measure.constant(network)
+
+
+@kept(64)
+def told(method: str) -> Told:
+    """Return what a method says of itself; by its key."""
+    from explorer.study import told
+
+    return told.told(method)
 
 
 @kept(8)

@@ -80,8 +80,10 @@ def view() -> View:
 
 def _view(settings: Settings) -> View:
     try:
-        with st.spinner("Loading the network and simulating one image…"):
-            look = cache.look(one_image(settings), stop=cache.moved_on)
+        from explorer.ui.panels.method import fitting
+
+        with st.spinner("Loading the network and simulating one image…"), fitting(settings) as on_progress:
+            look = cache.look(one_image(settings), stop=cache.moved_on, on_progress=on_progress)
     except Exception as error:
         good = state.last_good()
         if good is None and _mend(settings, error):
