@@ -12,6 +12,7 @@ from explorer.study.case import run_key
 from explorer.ui import cache, frame, state, tour, widgets
 from explorer.ui.components import chart
 from explorer.ui.panels import standings
+from explorer.ui.session import METHOD_TOLD
 
 PLAIN = "Plain conversion of the sidebar"
 CHOICE = "methods_choice"
@@ -19,9 +20,13 @@ CHOICE = "methods_choice"
 
 def choose(method):
     """Make a method the explorer's, on all pages; changes on top of another one are dropped."""
-    st.session_state[CHOICE] = method
+    METHOD_TOLD.put(method)
     if method != state.current().method:
         state.change(method=method, **({"scale": 1.0, "sites": ()} if method else {}))
+
+
+def _look_at():
+    METHOD_TOLD.put(st.session_state[CHOICE])
 
 
 def draw(view, now):
@@ -171,24 +176,26 @@ def story(view):
     """Draw what a method is, its own words and formula, and the buttons that make it the explorer's."""
     method = view.settings.method
     listed = ["", *NAMES, *([method] if method not in ("", *NAMES) else [])]
-    if st.session_state.get(CHOICE) not in listed:
-        st.session_state[CHOICE] = method
+    shown = METHOD_TOLD.get()
+    st.session_state[CHOICE] = shown if shown in listed else method
     row = st.container(horizontal=True, vertical_alignment="bottom")
-    key = row.selectbox("Method", listed, format_func=named, key=CHOICE)
+    key = row.selectbox("Method", listed, format_func=named, key=CHOICE, on_change=_look_at)
     row.button(
         "Use it on all pages",
         key="methods_use",
         icon=":material/check:",
         type="primary",
         disabled=key == method,
-        on_click=lambda: choose(st.session_state[CHOICE]),
+        on_click=choose,
+        args=(key,),
     )
     row.button(
         "Back to the plain conversion",
         key="methods_back",
         icon=":material/undo:",
         disabled=not method,
-        on_click=lambda: choose(""),
+        on_click=choose,
+        args=("",),
     )
     if not key:
         st.caption("Thresholds, initial potential and neuron as the sidebar has them, by no paper's method.")
@@ -246,13 +253,12 @@ def windows(view, now):
 
 frame.question("Which conversion is best for this network at this T?")
 view = frame.view()
-left, right = st.columns(2, vertical_alignment="bottom")
+left, middle, right = st.columns(3, vertical_alignment="bottom")
 widgets.number("methods_images", at=left)
-widgets.toggle("methods_latency", at=right)
+widgets.toggle("methods_latency", at=middle)
+widgets.toggle("methods_starts", at=right)
 now = standings.present(view.settings)
 frame.live(lambda: standings.ask(now), lambda: draw(view, now))
-with st.container():
-    widgets.toggle("methods_starts")
 with st.container():
     st.subheader("What a method is")
     story(view)

@@ -95,7 +95,7 @@ def windows_figure(hits: np.ndarray, images: int, begin: int, labelled: bool = T
     begin: steps that the conversion's own read-out leaves out, which is marked.
     """
     T = len(hits)
-    figure = theme.new_figure(460, "last step read, j", "steps left out, i")
+    figure = theme.new_figure(460, "last step read, j (time-step)", "steps left out, i (time-steps)")
     shares = np.where(np.tri(T, k=-1, dtype=bool), np.nan, 100 * hits / images)
     unit = theme.ACCURACY if labelled else theme.AGREEMENT
     figure.add_heatmap(
@@ -116,4 +116,4 @@ def windows_figure(hits: np.ndarray, images: int, begin: int, labelled: bool = T
         hovertemplate=f"its own: %{{y}} left out, read up to %{{x}}: {shares[begin, T - 1]:.1f} %<extra></extra>",
     )
     theme.steps_axis(figure, T)
-    return figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1 if T <= 12 else None)

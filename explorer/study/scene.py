@@ -126,7 +126,7 @@ DISPLAY = (
     ),
     Field(
         "methods_starts",
-        "Measure each method with v_init 0, its own and 1/2",
+        "Also with v_init 0 and 1/2",
         False,
         "OPI's claim is that a start at one half helps other methods, too. One more run a method.",
     ),

@@ -151,13 +151,14 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
         where = (data.index[best], column)
         styled = styled.format("{:.1f} " + MARK, subset=where).map(lambda _: BACKGROUND, subset=where)
     number = st.column_config.NumberColumn
+    key = f"methods_table_{chosen}"  # with another method nothing is selected any more: rows may have moved
     st.dataframe(
         styled,
         hide_index=True,
         width="stretch",
         height=38 + 35 * len(rows),
-        key="methods_table",
-        on_select=lambda: _clicked(rows, on_choose),
+        key=key,
+        on_select=lambda: _clicked(key, rows, on_choose),
         selection_mode="single-row",
         placeholder="…" if any(T not in row.points for row in rows for T in now.steps) else "–",
         column_config={
@@ -172,8 +173,8 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
     )
 
 
-def _clicked(rows: Sequence[Row], on_choose: Callable[[str], None]) -> None:
-    selected = st.session_state["methods_table"]["selection"]["rows"]
+def _clicked(key: str, rows: Sequence[Row], on_choose: Callable[[str], None]) -> None:
+    selected = st.session_state[key]["selection"]["rows"]
     if selected and selected[0] < len(rows):
         on_choose(rows[selected[0]].entry.method)
         st.rerun()
