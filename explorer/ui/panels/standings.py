@@ -146,10 +146,12 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
     digits = dict(zip(COSTS, (0, 0, 2, 2, 1), strict=True))
     styled = styled.format({name: f"{{:.{n}f}}" for name, n in digits.items()})
     styled = styled.format("{:.1f}", subset=columns)
+    colours = pd.DataFrame("", index=data.index, columns=data.columns)
     for T, column in zip(now.steps, columns, strict=True):
         best = ranking.leaders([row.points.get(T) for row in rows])
-        where = (data.index[best], column)
-        styled = styled.format("{:.1f} " + MARK, subset=where).map(lambda _: BACKGROUND, subset=where)
+        colours.loc[best, column] = BACKGROUND
+        styled = styled.format("{:.1f} " + MARK, subset=(data.index[best], column))
+    styled = styled.apply(lambda _: colours, axis=None)
     number = st.column_config.NumberColumn
     key = f"methods_table_{chosen}"  # with another method nothing is selected any more: rows may have moved
     st.dataframe(
