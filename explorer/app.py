@@ -41,6 +41,11 @@ PAGES = {
         ":material/show_chart:",
         "How many steps are enough, and what each setting does.",
     ),
+    "methods": (
+        "Methods",
+        ":material/leaderboard:",
+        "The literature's conversions side by side: which is best at this T?",
+    ),
     "theory": ("Theory", ":material/stairs:", "One neuron, no network: why one half is the best start."),
     "energy": ("Energy and sparsity", ":material/bolt:", "Spikes, additions and what they might cost."),
 }

@@ -94,6 +94,7 @@ def three_starts(view):
     st.subheader(f"Neuron {s.layer}, channel {s.channel}, row {s.row}, column {s.column}")
     chart(membrane.membrane_figure(drawn), "lab_membrane", "Membrane potential under up to three settings.", time=True)
     mine = next(t for t, one in zip(drawn, starts(s), strict=True) if one.settings == s)
+    of_method(mine)
     player(mine, view.look.snn, view.look.classes, "player")
     left, right = st.columns(2)
     with left:
@@ -106,6 +107,27 @@ def three_starts(view):
         "settings because the layers before start differently, too. The line in the charts of time stands where the "
         "player does; click in one of them to go to a step."
     )
+
+
+def of_method(mine):
+    """Say what a method does to this neuron."""
+    if mine.muted:
+        st.caption(
+            ":material/volume_off: **Muted**: after the first phase nothing was left of its potential, so its ANN "
+            "value is taken for zero. It integrates and fires as drawn, hollow and grey, and nothing is sent."
+        )
+    if mine.before is not None:
+        moved = f"moved its start from v(0) = {frame.plain_number(mine.before.v0)} to {frame.plain_number(mine.v0)}"
+        what = moved if abs(mine.v0 - mine.before.v0) > 1e-6 * mine.theta else "left its start as it was"
+        st.caption(f"The {mine.first_phase} steps before t = 0 are the first phase, which {what}.")
+    if mine.skipped:
+        st.caption(f"The read-out leaves out steps 1 to {mine.skipped}, which are shaded: scores begin behind them.")
+    if mine.sends_later:
+        st.caption(
+            f"“yours” sends a code: it takes in its whole input first, {len(mine.x)} steps at the mean current drawn "
+            "below, and these are the sending steps after them. It starts at what there is to send, and every spike "
+            "takes off what it stands for."
+        )
 
 
 def raster(view):
@@ -124,8 +146,9 @@ def first_times(spikes):
     """Return per site the median step of the first spike among its neurons that fire; NaN for a silent site."""
     times = {}
     for name, z in spikes.items():
-        fired = z.any(0)
-        times[name] = float(np.median(z[:, fired].argmax(0) + 1)) if fired.any() else float("nan")
+        spikes_sent = z > 0
+        fired = spikes_sent.any(0)
+        times[name] = float(np.median(spikes_sent[:, fired].argmax(0) + 1)) if fired.any() else float("nan")
     return times
 
 

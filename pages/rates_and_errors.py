@@ -141,7 +141,7 @@ def one_channel(view):
     with left:
         sums = seen.sums
         chart(
-            errors.staircase_figure(s, sums.histogram, seen.images),
+            errors.staircase_figure(view, s, sums.histogram, seen.images),
             "channel_histogram",
             f"Decoded rate against activation in channel {s.channel}.",
             note=note,

@@ -4,9 +4,11 @@ import re
 
 import pytest
 
+from explorer.engine.theory import wilson
 from explorer.plots import theory
 from explorer.plots.accuracy import PUBLISHED
 from explorer.study.energy import ADD_PJ, MAC_PJ
+from explorer.study.scene import Display
 from explorer.ui import tour
 
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(tour.LESSONS.glob("*.md"))}
@@ -27,9 +29,12 @@ def claims():
     _, square_half = theory.moments(uniform, 1.0, 8, 0.5)
     name, paper = next((name, points) for name, points in PUBLISHED.items() if "ResNet-20" in name)
     ratio = MAC_PJ / ADD_PJ
+    images = Display().methods_images
+    low, high = wilson(images // 2, images)
     return {
         "theory": {f"{abs(mean_zero):.4f}", f"{square_zero:.5f}", f"{square_half:.5f}", "12"},
         "energy": {f"{ADD_PJ:g}", f"{MAC_PJ:g}", f"{ratio:.1f}", f"{ratio:.0f}"},
+        "methods": {str(images), f"{100 / images:.1f}", "50", f"{100 * (high - low) / 2:.0f}"},
         "accuracy_and_ablation": {f"{paper[32]:.2f}", name.removesuffix(")").split()[-1]},
     }
 
@@ -40,7 +45,7 @@ def test_every_number_of_a_lesson_is_checked(lesson):
     assert [number for number in numbers(TEXTS[lesson]) if number not in allowed] == []
 
 
-@pytest.mark.parametrize("lesson", ["theory", "energy", "accuracy_and_ablation"])
+@pytest.mark.parametrize("lesson", ["theory", "energy", "methods", "accuracy_and_ablation"])
 def test_every_claim_is_made(lesson):
     assert claims()[lesson] <= set(numbers(TEXTS[lesson])), "a number changed: change the text with it"
     assert claims()[lesson]

@@ -2,13 +2,14 @@
 
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from explorer.engine.theory import staircase_counts
-from explorer.plots import accuracy, energy, membrane, rates, sweep, theme, theory
+from explorer.plots import accuracy, energy, membrane, methods, rates, sweep, theme, theory
 from explorer.plots.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,21 +64,34 @@ def test_axes_carry_units():
     assert "%" in titles(rates.layer_error_figure(["a"], np.array([0.1]), np.array([0.0])).checked())[1]
 
 
+def two_phases():
+    """Return a neuron whose start was moved after a first phase, and a muted one."""
+    before = stepped("a", T=3)
+    return [
+        replace(stepped("a", v_init=0.2), before=before, skipped=2),
+        replace(stepped("b"), before=replace(before, name="b"), muted=True),
+    ]
+
+
 def every_figure():
     """Return every figure that the pages draw, by name, from small made-up data."""
     curve = accuracy.Curve("a", np.array([0.1, 0.9]), np.array([0.0, 0.8]), np.array([0.2, 1.0]), 50)
     x, parts = np.array([0.1, 0.2]), {part: np.array([0.1, -0.1]) for part in (*rates.PARTS, "total")}
     one = np.ones(3)
+    line = methods.MethodLine("a", "opi", np.array([1, 2]), np.array([3, 4]), x, x / 2, x * 2, theme.method_style(3))
     return {
         "accuracy": accuracy.accuracy_figure([curve, curve], 0.9, True, accuracy.PUBLISHED),
         "grid": accuracy.grid_figure(np.ones((2, 2)), [1, 2], ["a", "b"], "time-steps T", "v_init (share of θ)"),
         "bars": accuracy.bars_figure(["a"], x[:1], "change (percentage points)"),
         "membrane": membrane.membrane_figure([stepped()]),
+        "two phases": membrane.membrane_figure(two_phases()),
+        "two phases' current": membrane.current_figure(two_phases()),
         "decoded": membrane.convergence_figure([stepped()]),
         "current": membrane.current_figure([stepped()]),
         "scores": membrane.scores_figure(["cat", "dog"], x, x),
         "raster": membrane.raster_figure(np.ones((4, 3), np.uint8)),
         "first spikes": membrane.first_spikes_figure([("a", theme.YOURS, {"act1": 2.0})]),
+        "before and after": rates.before_after_figure(["a"], x[:1], x[:1]),
         "histogram": rates.histogram_figure(np.ones((2, 2)), one, one, 8, 0.5),
         "layer error": rates.layer_error_figure(["a"], x[:1], x[:1]),
         "parts": rates.parts_figure(["a", "b"], parts),
@@ -89,6 +103,10 @@ def every_figure():
         "energy": energy.energy_figure([1, 2], [0.1, 0.2], [0.5, 0.6], (0.4, 0.9)),
         "line": sweep.line_figure([0.0, 0.5], x, x, x, "v_init (share of θ)", theme.ACCURACY, 0.9),
         "words": sweep.bars_figure(["max", "clip"], x, x, x, "threshold rule", theme.ACCURACY),
+        "methods": methods.methods_figure([line, line], 0.9, False),
+        "latency": methods.methods_figure([line], None, True, labelled=False),
+        "starts": methods.starts_figure(["a", "b"], x, x, x, 8),
+        "windows": methods.windows_figure(np.triu(np.ones((3, 3), int)), 4, 1),
         "staircase": theory.staircase_figure(1.0, 8, 0.5, 0.3),
         "theory error": theory.error_figure(1.0, 8, 0.5),
         "theory square": theory.square_figure(x, 1.0, 8, 0.5),
@@ -98,14 +116,26 @@ def every_figure():
 
 FIGURES = {name: figure.checked() for name, figure in every_figure().items()}
 # Axes of words or of plain counts: what they count is their unit.
-UNITLESS = ("layer", "class", "channel", "row", "column", "time-step", "threshold rule", "v(T) / θ", "a / θ", "neuron")
+UNITLESS = (
+    "layer",
+    "class",
+    "channel",
+    "row",
+    "column",
+    "time-step",
+    "threshold rule",
+    "v(T) / θ",
+    "a / θ",
+    "neuron",
+    "method",
+)
 PLOTTED = {file.stem for file in (ROOT / "explorer" / "plots").glob("*.py")} - {"__init__", "figure", "theme", "paper"}
 
 
 def test_every_figure_of_the_package_is_among_them():
     from inspect import getmembers, isfunction
 
-    modules = [accuracy, membrane, rates, energy, sweep, theory]
+    modules = [accuracy, membrane, methods, rates, energy, sweep, theory]
     assert {module.__name__.rpartition(".")[2] for module in modules} == PLOTTED
     made = {name for m in modules for name, _ in getmembers(m, isfunction) if name.endswith("_figure")}
     source = "".join(line for line in inspect.getsource(every_figure))
@@ -180,6 +210,19 @@ def test_few_steps_have_whole_ticks(T):
     curve = accuracy.Curve("a", np.ones(T), np.ones(T), np.ones(T), 9)
     assert accuracy.accuracy_figure([curve], None).layout["xaxis"]["dtick"] == 1
     assert membrane.membrane_figure([stepped(T=T)]).layout["xaxis"]["dtick"] == 1
+
+
+def test_windows_without_a_step_are_left_empty_and_the_own_one_is_marked():
+    figure = methods.windows_figure(np.array([[1, 2], [0, 4]]), 4, 1)
+    assert np.isnan(figure.data[0]["z"]).tolist() == [[False, False], [True, False]]
+    assert figure.data[0]["z"][1, 1] == 100 and (figure.data[1]["x"], figure.data[1]["y"]) == ([2], [1])
+
+
+def test_many_methods_are_told_apart():
+    styles = [theme.method_style(i) for i in range(35)]
+    assert len({(style.colour, style.dash) for style in styles}) == 35 and theme.YOURS.colour not in {
+        style.colour for style in styles
+    }
 
 
 def test_membrane_figure_marks_spikes_and_threshold():

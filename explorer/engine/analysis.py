@@ -25,6 +25,21 @@ def top1_curve(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(-1) == labels).double().mean(1)
 
 
+def window_hits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return of how many images the mean current over the steps i + 1 to j alone gives the label: int64 [T, T].
+
+    Row i, column j - 1; 0 where there is no step, j <= i. logits: the mean current over the steps 1 to t, float [T, B,
+    K]; labels: [B].
+    """
+    T = len(logits)
+    steps = torch.arange(T + 1, device=logits.device)[:, None, None]
+    sums = torch.cat([torch.zeros_like(logits[:1]), logits]).double() * steps
+    hits = torch.zeros(T, T, dtype=torch.int64)
+    for i in range(T):
+        hits[i, i:] = ((sums[i + 1 :] - sums[i]).argmax(-1) == labels).sum(1)
+    return hits
+
+
 def decode(n: Tensor, theta: Tensor | float, T: int) -> Tensor:
     """Return the activation that n spikes in T steps stand for: a_hat = theta n / T. [Bu2022]
 

@@ -47,6 +47,9 @@ PINS = (
     Style(TEAL, "longdashdot", "cross"),
     Style(OLIVE, "dashdot", "pentagon"),
 )
+METHODS = (ORANGE, GREEN, PINK, PURPLE, BROWN, TEAL, OLIVE)
+METHOD_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+METHOD_SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "cross", "x", "pentagon", "star", "hexagon")
 CHOSEN = PINK  # the outline or mark of what the visitor chose
 GAIN, LOSS = BLUE, ORANGE  # signed bars
 CAUSES = {"clipping": BLUE, "quantisation": ORANGE, "unevenness": GREEN, "inherited": PINK}
@@ -58,6 +61,12 @@ def style(role: str) -> Style:
     if role.startswith("pin"):
         return PINS[int(role[3:]) % len(PINS)]
     return {"yours": YOURS, "zero": ZERO, "half": HALF}[role]
+
+
+def method_style(i: int) -> Style:
+    """Return how the i-th of many methods is drawn: the legend names it."""
+    dash = METHOD_DASHES[i // len(METHODS) % len(METHOD_DASHES)]
+    return Style(METHODS[i % len(METHODS)], dash, METHOD_SYMBOLS[i % len(METHOD_SYMBOLS)])
 
 
 @cache

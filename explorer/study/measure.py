@@ -16,9 +16,11 @@ import torch
 
 from explorer import engine
 from explorer.engine import analysis, methods, synapses
-from explorer.engine.errors import DataError
-from explorer.engine.methods import Fitted
+from explorer.engine.errors import DataError, SpecError
+from explorer.engine.methods import Fitted, names
 from explorer.engine.methods.catalogue.calibrate import Calibrated
+from explorer.engine.methods.coded import Coded
+from explorer.engine.methods.fitted import TwoPhases
 from explorer.engine.theory import PARTS
 from explorer.study import library
 from explorer.study.case import case
@@ -40,6 +42,7 @@ def score(
     stop: Callable[[], bool] | None = None,
     pause: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int, int], None] | None = None,
+    additions: bool = False,
 ) -> Result:
     """Simulate images and tell of each, after every step, whether its answer is right: the one place that counts hits.
 
@@ -53,6 +56,7 @@ def score(
         stop: asked within; True ends the run at once. What is done by then is returned.
         pause: asked after every chunk of images; True ends the run there.
         on_progress: called after every chunk with (images done, images).
+        additions: whether they are counted.
 
     Returns:
         The first images, at least one chunk of them.
@@ -63,14 +67,15 @@ def score(
     """
     fitted = snn if isinstance(snn, Fitted) else Fitted(methods.get("opi")(), snn, spec.T)
     network = fitted.network
-    answers, spikes, seconds, done = [], [], [], 0
+    answers, spikes, seconds, added, done = [], [], [], 0.0, 0
     try:
         how: Any = {"store": store, "stop": stop, "device": spec.device, "chunk": spec.chunk}
-        for part in fitted.run_chunks(inputs, spec.T, additions=False, **how):
+        for part in fitted.run_chunks(inputs, spec.T, additions=additions, **how):
             count = part.logits.shape[1]
             answers.append(part.logits.argmax(2).T.numpy())
             spikes.append({name: n.numpy() for name, n in part.spikes.items()})
             seconds.append(np.full(count, part.seconds / count))
+            added += float(part.added.sum()) if additions else 0.0
             done += count
             if on_progress:
                 on_progress(done, len(inputs))
@@ -96,6 +101,8 @@ def score(
         answers_from=fitted.answers_from,
         extra=fitted.extra,
         bits=fitted.bits,
+        additions=added / done,
+        added_images=done if additions else 0,
     )
 
 
@@ -124,6 +131,7 @@ class Engine:
                 library.store(),
                 stop,
                 lambda: pause() or time.monotonic() > late,
+                additions=begin == 0,
             ),
             device=here.device,
         )
@@ -235,6 +243,27 @@ def facts(fitted: Fitted) -> Facts:
     )
 
 
+def stairs(fitted: Fitted) -> dict[str, float]:
+    """Return v(0) / theta of each site's staircase clip(floor(T a / theta + v(0) / theta), 0, T) theta / T.
+
+    A shift that is the same for all neurons and steps counts as a start T times as large. Sites without one staircase,
+    or with another, have none: starts by image or neuron, codes, spikes worth more or less than a threshold.
+    """
+    if isinstance(fitted, TwoPhases) or (isinstance(fitted, Coded) and fitted.levels != fitted.T):
+        return {}
+    found = {}
+    for site in fitted.network.sites:
+        own = fitted.snn.neurons[site.name]
+        if own.amplitude is not None or own.gate is not None or own.law.reach[1] > 1:
+            continue
+        start = own.initial_potential(site, [b"one", b"other"]) / own.theta
+        if own.shift is not None:
+            start = start + (own.shift.sum(0) if own.timed(site) else fitted.T * own.shift) / own.theta
+        if float(start.max() - start.min()) < 1e-5:
+            found[site.name] = float(start.mean())
+    return found
+
+
 def _mean_start(snn: engine.SpikingNetwork, site: engine.Site) -> float:
     """Return the mean of v(0) / theta over a site's neurons."""
     v = snn.initial_potential(site, [b"mean"])
@@ -246,6 +275,7 @@ class Look:
     """One image through both networks.
 
     ann: [K]; snn: [T, K] mean scores; per site: counts and a [*site], theta, and start, the mean of v(0) / theta.
+    stairs: v(0) / theta of the staircase that all neurons of a site follow at constant input, where there is one.
     facts: what else there is to say of the conversion.
     """
 
@@ -258,6 +288,7 @@ class Look:
     a: dict[str, np.ndarray]
     theta: dict[str, np.ndarray]
     start: dict[str, float]
+    stairs: dict[str, float]
     facts: Facts
     shapes: dict[str, tuple[int, ...]]
     device: str
@@ -281,6 +312,7 @@ def look(settings: Settings, stop: Stop = None, on_progress: Callable[[int, int]
         a={name: value[0].float().numpy() for name, value in activations.items()},
         theta={name: value.float().numpy() for name, value in here.snn.theta.items()},
         start={site.name: _mean_start(here.snn, site) for site in here.network.sites},
+        stairs=stairs(here.fitted),
         facts=facts(here.fitted),
         shapes={site.name: tuple(site.shape) for site in here.network.sites},
         device=here.device,
@@ -317,6 +349,56 @@ def additions(settings: Settings, stop: Stop = None) -> Work:
     outcome = here.fitted.run(inputs, device=settings.device, **how)
     added = {name: float(each.mean()) for name, each in outcome.additions.items()}
     return Work(added, synapses.constant_macs(here.network), images)
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Accuracy over every read-out window.
+
+    hits: of how many images the mean current over the steps i + 1 to j gives the right answer (without labels, the
+    ANN's), int64 [T, T], row i, column j - 1, 0 where there is no step. begin: steps that the conversion's own read-out
+    leaves out.
+    """
+
+    hits: np.ndarray
+    images: int
+    begin: int
+    labelled: bool
+    ann_hits: int
+
+
+def windows(settings: Settings, stop: Stop = None) -> Windows:
+    """Read the first settings.images images over every window of steps; their trains are often still in the store.
+
+    Raises:
+        SpecError: the conversion answers once, after all of its steps.
+    """
+    here = case(settings, stop)
+    if here.fitted.answers_from > 1:
+        raise SpecError(
+            f"{names.title(settings.method)}: each neuron sends one code, so there is an answer after all steps alone, "
+            "and no window of them. Choose a method whose spikes are counted."
+        )
+    images, pictures = here.pictures.available(settings.images), here.pictures
+    whole, expected, done = replace(here.fitted, skipped=0), pictures.expected(0, images), 0
+    hits = np.zeros((settings.T, settings.T), np.int64)
+    how: dict[str, Any] = {"store": library.store(), "stop": stop, "device": settings.device, "additions": False}
+    for part in whole.run_chunks(pictures.inputs(0, images), settings.T, **how):
+        labels = torch.from_numpy(np.asarray(expected[done : done + part.logits.shape[1]]).astype(np.int64))
+        hits += analysis.window_hits(part.logits, labels).numpy()
+        done += len(labels)
+    return Windows(
+        hits,
+        done,
+        here.fitted.left_out,
+        pictures.first(images).labels is not None,
+        int((pictures.answers(0, images) == expected).sum()),
+    )
+
+
+def constant(network: str) -> int:
+    """Return multiply-accumulates per image that are done once, whatever T is: those of the first layer's current."""
+    return synapses.constant_macs(library.loaded(network).network)
 
 
 def macs(network: str) -> dict[str, int]:

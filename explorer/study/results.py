@@ -74,7 +74,8 @@ class Result:
     are agreement with the ANN. spikes: per site, each image's spikes in all T steps, int64 [images]. neurons, theta:
     per site, how many neurons it has and its mean threshold. seconds: simulation time of each image. sites: conversion
     errors on the first `error_images` images. answers_from: the first step with an answer. extra: steps that an answer
-    takes beyond T. bits: of a neuron in a step.
+    takes beyond T. bits: of a neuron in a step. additions: per image, first phases included, on the first
+    `added_images` images.
     """
 
     T: int
@@ -91,6 +92,8 @@ class Result:
     answers_from: int = 1
     extra: int = 0
     bits: int = 1
+    additions: float = 0.0
+    added_images: int = 0
 
     @staticmethod
     def empty(T: int) -> Result:
@@ -121,6 +124,8 @@ class Result:
             seconds=self.seconds[:n],
             sites=self.sites if self.error_images <= n else {},
             error_images=self.error_images if self.error_images <= n else 0,
+            additions=self.additions if self.added_images <= n else 0.0,
+            added_images=self.added_images if self.added_images <= n else 0,
         )
 
     def after(self, T: int) -> Result:

@@ -125,6 +125,35 @@ DISPLAY = (
         "images.",
     ),
     Field(
+        "methods_images",
+        "Images of the table",
+        64,
+        "Each method is measured on the first so many of the source, the same ones. The fewer, the sooner all of them "
+        "are there, and the fewer differences can be told from chance.",
+        16,
+        limits().images,
+        16,
+    ),
+    Field(
+        "methods_latency",
+        "Against latency",
+        False,
+        "Draws accuracy against the steps from the image to the answer, first phases and waiting layers included, in "
+        "place of T.",
+    ),
+    Field(
+        "methods_starts",
+        "Also with v_init 0 and 1/2",
+        False,
+        "OPI's claim is that a start at one half helps other methods, too. One more run a method.",
+    ),
+    Field(
+        "methods_windows",
+        "Measure every read-out window",
+        False,
+        "Scores are the mean current over all steps; this reads them over every run of steps, i + 1 to j.",
+    ),
+    Field(
         "squared",
         "Squared error",
         False,
@@ -163,6 +192,10 @@ class Display:
     grid_seeds: str = "0"
     log_axis: bool = True
     published: bool = True
+    methods_images: int = 64
+    methods_latency: bool = False
+    methods_starts: bool = False
+    methods_windows: bool = False
     squared: bool = False
     only_wrong: bool = False
 

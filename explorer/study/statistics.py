@@ -31,6 +31,13 @@ class Comparison:
     p: float | None
 
 
+def mcnemar(gained: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """Return p of McNemar's exact test for numbers of images that only the one, only the other answers rightly."""
+    from scipy import stats
+
+    return np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(gained, lost), gained + lost, 0.5))
+
+
 def compare(right: np.ndarray, reference: np.ndarray) -> Comparison:
     """Compare per-image results, float [n] in 0..1 (averages over seeds may lie between)."""
     from scipy import stats

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from explorer.study import library
@@ -81,8 +80,7 @@ def membrane(settings: Settings, name: str, neuron: int) -> Any:
 
     with runner().aside():
         got = measure.membrane(settings, neuron)
-    x, v_before, v, z = (np.asarray(part, dtype=np.float32) for part in (got.x, got.v_before, got.v, got.z))
-    return DrawnMembrane(name, x, v_before, v, z, float(got.theta), float(got.v0), float(got.a))
+    return DrawnMembrane.of(name, got)
 
 
 @kept(24, LOOK_BYTES)
@@ -128,6 +126,23 @@ def additions(settings: Settings) -> Any:
 
     with runner().aside():
         return measure.additions(settings, moved_on)
+
+
+@kept(24, LOOK_BYTES)
+def windows(settings: Settings) -> Any:
+    """Return accuracy over every read-out window; settings without image and neuron."""
+    from explorer.study import measure
+
+    with runner().aside():
+        return measure.windows(settings, moved_on)
+
+
+@kept(8)
+def constant(network: str) -> int:
+    """Return multiply-accumulates per image that are done once."""
+    from explorer.study import measure
+
+    return measure.constant(network)
 
 
 @kept(64)

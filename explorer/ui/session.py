@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from explorer.study.settings import Settings
     from explorer.study.sweep import Sweep
     from explorer.ui.panels.exports import Shown
+    from explorer.ui.panels.standings import Standings
 
 V = TypeVar("V")
 
@@ -56,6 +57,9 @@ TABLE_SITES: Entry[Any] = Entry("table_sites", _nothing)
 TABLE_VERSION: Entry[int] = Entry("table_version", int)
 PENDING: Entry[dict[str, Any] | None] = Entry("pending", _nothing)
 GRID: Entry[Sweep | None] = Entry("grid", _nothing)  # the own grid that was started
+STANDINGS: Entry[Standings | None] = Entry("standings", _nothing)  # how far the table of methods is
+METHOD_TOLD: Entry[str | None] = Entry("method_told", _nothing)  # the method that the page Methods tells of
+METHODS_STOPPED: Entry[bool] = Entry("methods_stopped", bool)
 DIALOG: Entry[str | None] = Entry("dialog", _nothing)  # the window that is open: network, images or report
 OWN_NETWORKS: Entry[list[str]] = Entry("own_networks", list)
 OWN_PICTURES: Entry[list[str]] = Entry("own_pictures", list)

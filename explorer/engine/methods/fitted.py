@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from explorer.engine.methods.method import Method
 
 Stop = Callable[[], bool] | None
+READ_LEAST = 4  # steps that are always read
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Fitted:
     """A conversion fitted for T steps, its neurons in `snn`.
 
     extra: steps that an answer takes beyond T. skipped: steps whose current the read-out leaves out, but never the last
-    4 of a run.
+    4 of a run: see `left_out`.
     """
 
     method: Method
@@ -91,6 +92,11 @@ class Fitted:
     def bits(self) -> int:
         """Bits that tell what one neuron sends in one step."""
         return max(own.law.bits for own in self.snn.neurons.values())
+
+    @property
+    def left_out(self) -> int:
+        """Steps that the read-out after T steps leaves out."""
+        return max(0, min(self.skipped, self.T - READ_LEAST))
 
     @property
     def latency(self) -> int:
@@ -175,7 +181,7 @@ class Fitted:
             run=run,
             store=store,
             device=device,
-            skipped=self.skipped,
+            skipped=self.left_out,
             **more,
         )
 
@@ -226,7 +232,7 @@ def edited(fitted: Fitted, scale: float = 1.0, sites: Mapping[str, SiteSetting] 
     return replace(fitted, snn=replace(fitted.snn, neurons=neurons))
 
 
-def read_out(logits: Tensor, skipped: int, least: int = 4) -> Tensor:
+def read_out(logits: Tensor, skipped: int, least: int = READ_LEAST) -> Tensor:
     """Return the mean current over the steps (s, t] after each step t, s = skipped, but at most t - least, at least 0.
 
     logits: the mean over (0, t], [T, B, K].

@@ -10,19 +10,25 @@ export default function ({ data, parentElement }) {
   find(".what").textContent = record.name;
   find(".what").style.borderColor = record.colour;
   slider.min = 1; slider.max = T; state.t = Math.min(state.t, T);
-  const high = Math.max(...record.scores.flat(), 1e-9), low = Math.min(...record.scores.flat(), 0);
+  const all = record.scores.flat().filter(score => score !== null);
+  const high = Math.max(...all, 1e-9), low = Math.min(...all, 0);
   function show() {
     const t = state.t, i = t - 1, before = i ? record.v[i - 1] : record.v0;
     window.__explorerClock = t;
     window.dispatchEvent(new CustomEvent(CLOCK, { detail: { t } }));
     slider.value = t; find(".time").textContent = `t = ${t} of ${T}`;
     let n = 0; for (let k = 0; k <= i; k++) n += record.z[k];
-    find(".equation").textContent =
-      `v(${t - 1}) + x(${t}) = ${number(before)} + ${number(record.x[i])} = ${number(record.before[i])}` +
-      ` ${record.z[i] > 0 ? "\u2265" : "<"} \u03b8 = ${number(record.theta)}   \u2192   ` +
-      `${record.z[i] > 0 ? "spike" : record.z[i] < 0 ? "takes a spike back" : "silent"}\n` +
-      `v(${t}) = ${number(record.v[i])}     n = ${n}     \u00e2 = \u03b8 n / t = ${number(record.theta * n / t)}     a = ${number(record.a)}`;
-    const scores = record.scores[i], best = scores.indexOf(Math.max(...scores));
+    const plain = record.theta * n / t, decoded = record.decoded[i], z = record.z[i];
+    const told = z < 0 ? "takes a spike back" : !z ? "silent" : record.muted ? "fires, but is muted: nothing is sent"
+      : z > 1 ? `${z} spikes` : "spike";
+    const formula = Math.abs(plain - decoded) <= 1e-4 * record.theta ? "\u03b8 n / t = " : "";
+    find(".equation").textContent = (record.later
+      ? `sending step ${t}: ${number(before)} is left to send   \u2192   ${told}\n`
+      : `v(${t - 1}) + x(${t}) = ${number(before)} + ${number(record.x[i])} = ${number(record.before[i])}` +
+        ` ${z > 0 ? "\u2265" : "<"} \u03b8 = ${number(record.theta)}   \u2192   ${told}\n`) +
+      `v(${t}) = ${number(record.v[i])}     n = ${n}     \u00e2 = ${formula}${number(decoded)}     a = ${number(record.a)}`;
+    const answer = record.scores[i], scores = answer || record.classes.map(() => 0);
+    const best = answer ? scores.indexOf(Math.max(...scores)) : -1;
     find(".scores").replaceChildren(...scores.map((score, k) => {
       const row = document.createElement("div"); row.className = "row" + (k === best ? " best" : "");
       const name = document.createElement("span"); name.textContent = record.classes[k];
@@ -30,7 +36,8 @@ export default function ({ data, parentElement }) {
       lane.className = "lane"; bar.className = "bar"; bar.style.background = record.colour; lane.append(bar);
       bar.style.left = `${100 * (Math.min(score, 0) - low) / (high - low)}%`;
       bar.style.width = `${100 * Math.abs(score) / (high - low)}%`;
-      const value = document.createElement("span"); value.textContent = score.toFixed(2).replace("-", "\u2212");
+      const value = document.createElement("span");
+      value.textContent = answer ? score.toFixed(2).replace("-", "\u2212") : "\u2013";
       row.append(name, lane, value); return row;
     }));
   }

@@ -19,6 +19,8 @@ _PLAYER = st.components.v2.component(
 def player(membrane: DrawnMembrane, scores: np.ndarray, classes: Sequence[str], key: str) -> None:
     """Play one neuron's equation with its numbers, and the class scores [T, K] (at most ten classes) as they grow.
 
+    Of a neuron that sends a code later, what is left to send is played. Scores are NaN where there is no answer yet.
+
     It says which curve it plays, by its name and colour.
     """
     chosen = np.argsort(-scores[-1])[:10] if scores.shape[1] > 10 else np.arange(scores.shape[1])
@@ -30,7 +32,10 @@ def player(membrane: DrawnMembrane, scores: np.ndarray, classes: Sequence[str], 
         "v0": membrane.v0,
         "theta": membrane.theta,
         "a": membrane.a,
-        "scores": np.round(scores[:, chosen], 4).tolist(),
+        "decoded": membrane.decoded.tolist(),
+        "muted": membrane.muted,
+        "later": membrane.sends_later,
+        "scores": [None if np.isnan(row).any() else np.round(row, 4).tolist() for row in scores[:, chosen]],
         "classes": [classes[i] for i in chosen],
         "name": membrane.name,
         "colour": membrane.style.colour,

@@ -23,7 +23,7 @@ def histogram(view: frame.View, settings: Settings, mine: Result) -> None:
     with left:
         st.subheader("Rate against activation")
         chart(
-            staircase_figure(settings, sums.histogram, mine.error_images),
+            staircase_figure(view, settings, sums.histogram, mine.error_images),
             "histogram",
             f"Decoded rate against activation in {settings.layer}.",
             note=settings.note(mine.error_images),
@@ -49,10 +49,9 @@ def histogram(view: frame.View, settings: Settings, mine: Result) -> None:
         )
 
 
-def staircase_figure(settings: Settings, histogram: np.ndarray, images: int):
-    """Return the figure of decoded rate against activation, with the staircase of the chosen layer."""
-    v_init = settings.site(settings.layer)[1]
-    start = settings.v_init if v_init is None and settings.start == "constant" else v_init
+def staircase_figure(view: frame.View, settings: Settings, histogram: np.ndarray, images: int):
+    """Return the figure of decoded rate against activation, with the staircase of the chosen layer if it has one."""
+    start = view.look.stairs.get(settings.layer) if settings.of_run() == view.settings.of_run() else None
     style = theme.style(compare.role(settings))
     figure = rates.histogram_figure(histogram, EDGES_A, rate_edges(settings.T), settings.T, start, style)
     return theme.sample(figure, images)

@@ -1,0 +1,94 @@
+"""The page Methods, driven without a browser; the lab under methods that do something a plain neuron does not."""
+
+import importlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from explorer.engine.methods.names import NAMES
+from explorer.plots.membrane import DrawnMembrane
+from explorer.study import measure, ranking
+from explorer.study.scene import Display, Scene
+from tests.app_help import SMALL, chart, open_app, settle, values
+
+FEW = ("opi", "cos", "qcfs")
+TINY = replace(SMALL, T=2, v_init=0.3)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Compare a few methods only, none of which takes long to fit."""
+    monkeypatch.setattr(ranking, "NAMES", {key: NAMES[key] for key in FEW})
+
+
+def table(at, column):
+    return next(frame.value for frame in at.dataframe if column in frame.value.columns)
+
+
+def test_the_page_measures_stops_explains_and_hands_a_method_to_all_pages(few):
+    at = open_app(Scene(TINY, Display(methods_images=16, methods_starts=True, methods_windows=True)), "methods")
+    at.button(key="methods_stop").click().run()
+    said = [caption.value for caption in at.caption if "stopped" in caption.value]
+    assert said and "still to come" in said[0] and at.button(key="methods_stop").label == "Go on"
+    at.button(key="methods_stop").click().run()
+    settle(at, 240)
+    shown = table(at, "latency")
+    assert list(shown.columns[:3]) == ["method", "T = 1", "T = 2"]
+    assert list(shown["method"]) == ["yours: plain conversion", *(NAMES[key].title for key in FEW[:2])]
+    for key, row in zip(("", *FEW[:2]), shown.to_dict("records"), strict=True):
+        own = measure.Engine().advance(replace(TINY, method=key), 0, 16, lambda: False, lambda: False)
+        assert [row["T = 1"], row["T = 2"]] == pytest.approx(100 * own.top1)
+        assert (row["latency"], row["bits"]) == (2 + own.extra, own.bits)
+        assert row["spikes"] == pytest.approx(own.spikes_per_neuron) and row["spikes"] > 0
+        assert row["additions (M)"] == pytest.approx(own.additions / 1e6)
+        assert row["energy (µJ)"] == pytest.approx(
+            0.9 * own.additions / 1e6 + 4.6 * measure.constant(TINY.network) / 1e6
+        )
+    told = " ".join(caption.value for caption in at.caption)
+    assert "was not trained with quantised activations" in told and "the first 16 images" in told
+    assert (
+        len(chart(at, "methods")["data"]) == 3 and "N = 16" in chart(at, "methods")["layout"]["xaxis"]["title"]["text"]
+    )
+    starts = table(at, "its own (%)")
+    assert list(starts["method"]) == [NAMES[key].title for key in FEW[:2]]
+    assert np.isnan(values(chart(at, "methods_windows")["data"][0]["z"])).sum() == 1
+    published = table(at, "published (%)")
+    assert published["published (%)"][0] == "66.24 (from memory, unchecked)"
+
+    at.selectbox(key="methods_choice").set_value("cos").run()
+    assert "Hao et al. 2023b" in str([m.value for m in at.markdown]) and r"\max(1, m - 0.999)" in at.latex[0].value
+    assert set(table(at, "what it is")["field"]) >= {"rho", "rounds", "v_init"}
+    at.button(key="methods_use").click().run()
+    assert at.session_state["set_method"] == "cos"
+    settle(at, 240)
+    assert list(table(at, "latency")["method"])[1] == f"▶ {NAMES['cos'].title}", "no row of its own any more"
+    at.button(key="methods_back").click().run()
+    assert at.session_state["set_method"] == "" and not at.exception
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [("srp", "first phase, which left"), ("radix", "sends a code")],
+)
+def test_the_lab_says_what_a_method_does_to_its_neuron(method, told):
+    at = open_app(replace(SMALL, T=4, method=method), "membrane_lab")
+    assert not at.exception
+    said = " ".join(caption.value for caption in at.caption)
+    assert told in said
+    yours = [trace for trace in chart(at, "lab_membrane")["data"] if trace.get("name") == "yours: first phase"]
+    assert len(yours) == (method == "srp")
+
+
+def test_the_player_takes_scores_that_are_not_there_yet(monkeypatch):
+    module = importlib.import_module("explorer.ui.components.player")
+    sent = []
+    monkeypatch.setattr(module, "_PLAYER", lambda key, data: sent.append(data["record"]))
+    ones = np.ones(2)
+    shown = DrawnMembrane("yours", ones, ones, ones, ones, 1.0, 0.5, 1.0, value=np.array([0.5, 0.75]), sends_later=True)
+    module.player(shown, np.array([[np.nan, np.nan], [1.0, 2.0]]), ["cat", "dog"], "key")
+    assert "NaN" not in sent[0]
+    record = json.loads(sent[0])
+    assert record["scores"] == [None, [1.0, 2.0]] and record["classes"] == ["cat", "dog"]
+    assert record["decoded"] == [0.5, 0.75] and record["later"] and not record["muted"]
