@@ -2,9 +2,9 @@
 
 Each visitor is a websocket session that speaks the app's own protocol: it opens the page, moves one slider every one to
 four seconds, and reruns what the page asks to be rerun while results refine, as a browser does. Told are the times from
-a move to the finished page and to the first accuracy point of the moved setting, failures, and the server's memory
-before, during and after. `--pages` adds real browser pages that look on. Bounded: by the number of visitors, by the
-time, and by 60 s for any answer.
+a move to the finished page and to the first accuracy point of the moved setting, failures, the server's processor time,
+and its memory before, during and after (with the process that simulates). `--pages` adds real browser pages that look
+on. Bounded: by the number of visitors, by the time, and by 60 s for any answer.
 """
 
 from __future__ import annotations
@@ -176,11 +176,34 @@ def browser_pages(address: str, pages: int, seconds: float) -> list[str]:
     return failures
 
 
+def family(pid: int) -> list[int]:
+    """Return a process and all below it."""
+    found = [pid]
+    for one in found:
+        with suppress(OSError):
+            for thread in Path(f"/proc/{one}/task").iterdir():
+                found += map(int, (thread / "children").read_text().split())
+    return found
+
+
 def memory_mib(pid: int) -> float:
-    """Return a process's memory in use, in MiB."""
-    with suppress(OSError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    return 0.0
+    """Return the memory that a process and those below it have in use, in MiB; shared pages count once."""
+    total = 0.0
+    for one in family(pid):
+        with suppress(OSError):
+            pages = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{one}/smaps_rollup").read_text(), re.MULTILINE)
+            total += int(pages[1]) / 1024 if pages else 0.0
+    return total
+
+
+def processor_s(pid: int) -> float:
+    """Return the processor time that a process and those below it have taken, in seconds."""
+    total = 0
+    for one in family(pid):
+        with suppress(OSError):
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:15]))  # its own, and of children that ended
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -220,7 +243,7 @@ async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, ob
     if first.failures:
         raise SystemExit(f"the first page failed: {first.failures[0]}")
     first_page = memory_mib(pid)
-    began = time.monotonic()
+    began, taken = time.monotonic(), processor_s(pid)
     end = began + args.ramp + args.seconds
 
     async def watch() -> None:
@@ -236,6 +259,7 @@ async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, ob
     looking = asyncio.to_thread(browser_pages, address, args.pages, args.seconds)
     *_, seen = await asyncio.gather(*(late(i) for i in range(args.visitors)), looking)
     watching.cancel()
+    taken = processor_s(pid) - taken
     during = max((mib for _, mib in curve), default=0)
     await asyncio.sleep(args.after)
     return {
@@ -246,6 +270,7 @@ async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, ob
         "opened_s": spread(told.opened),
         "page_s": spread(told.pages),
         "first_point_s": spread(told.points),
+        "server_processor_s": {"all": round(taken, 1), "a_move": round(taken / max(1, len(told.pages)), 3)},
         "failures": len(told.failures) + len(seen),
         "failures_seen": sorted({*told.failures, *seen})[:5],
         "memory_mib": {"first_page": round(first_page), "most": during, "after": round(memory_mib(pid))},

@@ -244,7 +244,7 @@ def _how_chosen(settings: Settings, jobs: list[Job]) -> str:
     """Return how the images of a folder were chosen, where they are fewer than asked for or drawn by a seed."""
     if settings.source == Settings().source or keys.is_upload(settings.source) or not jobs:
         return ""
-    note = cache.images(settings.network, settings.source, jobs[0].goal).note
+    note = cache.note(settings.network, settings.source, jobs[0].goal)
     return f": {note}" if note else ""
 
 
