@@ -196,14 +196,14 @@ def memory_mib(pid: int) -> float:
     return total
 
 
-def processor_s(pid: int) -> float:
-    """Return the processor time that a process and those below it have taken, in seconds."""
-    total = 0
+def processor_s(pid: int) -> tuple[float, float]:
+    """Return the processor time that a process, and those below it, have taken, in seconds."""
+    each = []
     for one in family(pid):
         with suppress(OSError):
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-            total += sum(map(int, fields[11:15]))  # its own, and of children that ended
-    return total / os.sysconf("SC_CLK_TCK")
+            each.append(sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK"))
+    return each[0], sum(each[1:])
 
 
 @contextmanager
@@ -259,7 +259,7 @@ async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, ob
     looking = asyncio.to_thread(browser_pages, address, args.pages, args.seconds)
     *_, seen = await asyncio.gather(*(late(i) for i in range(args.visitors)), looking)
     watching.cancel()
-    taken = processor_s(pid) - taken
+    server, simulations = (after - before for after, before in zip(processor_s(pid), taken, strict=True))
     during = max((mib for _, mib in curve), default=0)
     await asyncio.sleep(args.after)
     return {
@@ -270,7 +270,8 @@ async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, ob
         "opened_s": spread(told.opened),
         "page_s": spread(told.pages),
         "first_point_s": spread(told.points),
-        "server_processor_s": {"all": round(taken, 1), "a_move": round(taken / max(1, len(told.pages)), 3)},
+        "processor_s": {"server": round(server, 1), "simulations": round(simulations, 1)},
+        "server_s_a_move": round(server / max(1, len(told.pages)), 3),
         "failures": len(told.failures) + len(seen),
         "failures_seen": sorted({*told.failures, *seen})[:5],
         "memory_mib": {"first_page": round(first_page), "most": during, "after": round(memory_mib(pid))},

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from explorer.limits import limits
 from explorer.study import keys
 from explorer.study.memo import kept
 from explorer.study.settings import Settings
 from explorer.study.shelf import Shelf
 
 E = TypeVar("E", bound=Exception)
-STORE_BYTES = 600 * 2**20
 CALIBRATION_IMAGES = 256
 SMALL_PIXELS = 64  # a side
 SMALL_BLOCK, LARGE_BLOCK = 32, 8  # images whose ANN answers are computed together
@@ -251,4 +251,4 @@ def store() -> Any:
     """Return the shared store of spike trains."""
     from explorer import engine
 
-    return engine.SpikeStore(budget_bytes=STORE_BYTES)
+    return engine.SpikeStore(budget_bytes=limits().store_mib * 2**20)

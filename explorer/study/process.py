@@ -27,6 +27,7 @@ from explorer.study.worker import LOST_DEVICE, packed
 
 ROOT = Path(__file__).resolve().parents[2]
 ASKED_EVERY = 0.05  # seconds
+ARENAS = "2"  # of the C library: with one for each thread, memory that is free stays with all of them
 GATHER = 0.05  # seconds in which all that lost one process have noticed it
 ENDED = 5.0  # seconds that a process gets to end by itself
 log = logging.getLogger("explorer.server")
@@ -51,7 +52,7 @@ class Child:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "explorer.study.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(paths)},
+                env={"MALLOC_ARENA_MAX": ARENAS} | os.environ | environment | {"PYTHONPATH": os.pathsep.join(paths)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )

@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,6 +26,7 @@ from explorer.study.memory import trim
 
 IDLE = 45.0  # seconds without a request after which memory is given back
 BADNESS = "500"  # of 1000: where memory runs out, the system ends this process and not the server
+AT_ONCE = 64  # pieces of work
 LOST_DEVICE = 77  # exit status
 
 
@@ -35,6 +37,7 @@ class Service:
         self._connection = connection
         self._sending = threading.Lock()
         self._asked: dict[int, dict[str, threading.Event]] = {}
+        self._threads = ThreadPoolExecutor(AT_ONCE)  # kept: each thread that torch meets gets helpers of its own
 
     def serve(self) -> None:
         """Take requests until the other side is gone."""
@@ -57,7 +60,7 @@ class Service:
 
     def _begin(self, id: int, name: str, args: tuple[Any, ...], asks: list[str], tells: list[str]) -> None:
         self._asked[id] = {ask: threading.Event() for ask in asks}
-        threading.Thread(target=self._do, args=(id, name, args, tells), name=name, daemon=True).start()
+        self._threads.submit(self._do, id, name, args, tells)
 
     def _do(self, id: int, name: str, args: tuple[Any, ...], tells: list[str]) -> None:
         asks = {ask: event.is_set for ask, event in self._asked[id].items()}
