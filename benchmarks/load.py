@@ -56,6 +56,7 @@ class Visitor:
         self.slider = ""
         self.value = 0.5
         self.caption = ""
+        self.session = ""
         self.finished = asyncio.Event()
         self.reruns: dict[str, asyncio.Task[None]] = {}
 
@@ -78,6 +79,8 @@ class Visitor:
             match message.WhichOneof("type"):
                 case "delta":
                     self._element(message.delta.new_element)
+                case "new_session":
+                    self.session = message.new_session.initialize.session_id
                 case "script_finished":
                     if message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY:
                         self.finished.set()
@@ -206,6 +209,13 @@ def processor_s(pid: int) -> tuple[float, float]:
     return each[0], sum(each[1:])
 
 
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @contextmanager
 def server(port: int) -> Iterator[tuple[str, int]]:
     """Start the app; yield its address and process."""
@@ -214,7 +224,7 @@ def server(port: int) -> Iterator[tuple[str, int]]:
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
+        for _ in range(2400):
             with suppress(OSError):
                 urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
                 break
@@ -291,10 +301,7 @@ def main() -> None:
     args = parser.parse_args()
     args.visitors, args.pages = min(args.visitors, 200), min(args.pages, 8)
     args.seconds = min(args.seconds, 1200)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", args.port))
-        port = probe.getsockname()[1]
-    with server(port) as (address, pid):
+    with server(args.port or free_port()) as (address, pid):
         print(json.dumps(asyncio.run(hall(address, pid, args)), indent=1))
 
 

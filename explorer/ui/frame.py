@@ -275,8 +275,8 @@ def live(ask: Callable[[], list[Job]], draw: Callable[[], None], follow: Callabl
     """Ask for runs, draw them, and draw them again whenever there is news while they refine.
 
     What else on the page shows them follows when errors are known (or a first point, where none are asked for) and at
-    the end: before the end follow() alone, if given, which draws below; else the whole page. A page that nobody looks at
-    any more stops asking.
+    the end: before the end follow() alone, if given, which draws below; else the whole page. A page that nobody looks
+    at any more stops asking.
     """
     jobs = ask()
     cache.runner().wait(jobs, 0.15)
