@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from explorer.limits import Limits
 from explorer.study.results import Result
 from explorer.study.runner import KEEP, SILENCE, Runner
 from explorer.study.settings import Settings
@@ -57,6 +58,19 @@ def test_one_visitor_may_want_the_same_run_twice_and_gets_the_larger(runner):
     large, small = runner.want("me", [Settings(images=256), Settings(images=64)])
     assert large.run is small.run and large.run.wanted == {"me": 256}
     assert (large.goal, small.goal, small.settings.images) == (256, 64, 64)
+
+
+def test_a_large_grid_waits_in_the_queue_piece_by_piece(runner, monkeypatch):
+    monkeypatch.setattr("explorer.study.runner.limits", lambda: Limits(runs=3))
+    grid = [Settings(images=16, seed=seed) for seed in range(8)]
+    jobs = runner.want("me", grid)
+    assert [bool(job.run.wanted) for job in jobs] == [True] * 3 + [False] * 5
+    assert not any(job.done for job in jobs)
+    for job in jobs[:2]:
+        see(job, 16)
+    jobs = runner.want("me", grid)
+    assert [bool(job.run.wanted) for job in jobs] == [True] * 5 + [False] * 3, "those that ended leave their places"
+    assert jobs[0].done and runner.load().open_runs == 3
 
 
 def test_errors_are_waited_for_only_by_who_asked_for_them(runner):

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from explorer.engine.errors import Cancelled, ExplorerError
+from explorer.limits import limits
 from explorer.study.case import run_key
 from explorer.study.results import ERROR_IMAGES, Result, SiteSums
 from explorer.study.settings import Settings
@@ -168,17 +169,18 @@ class Runner:
     def want(self, owner: str, settings: list[Settings], errors: bool = False) -> list[Job]:
         """Ask for these runs and no others; return them, finished or not. errors: the first's conversion errors too.
 
-        A run that failed starts anew for a visitor who did not ask for it just before.
+        A run that failed starts anew for a visitor who did not ask for it just before. Of the unfinished ones no more
+        than the server's limit wait in the queue at a time, in the order given.
         """
         with self._news:
             self._note(owner)
             before = {key for key, run in self._runs.items() if owner in run.wanted}
             jobs = [self._job(one, before) for one in settings]
+            wanted = self._admitted(jobs)
             for run in self._runs.values():
-                images = max((job.images for job in jobs if job.run is run), default=0)
                 run.errors.discard(owner)
-                if images:
-                    run.wanted[owner] = images
+                if run in wanted:  # never taken out for a moment: the run at work would stop
+                    run.wanted[owner] = wanted[run]
                 else:
                     run.wanted.pop(owner, None)
             self._main.pop(owner, None)
@@ -192,6 +194,16 @@ class Runner:
                 self._start()
             self._news.notify_all()
             return jobs
+
+    def _admitted(self, jobs: list[Job]) -> dict[Run, int]:
+        """Return how many images of which runs a visitor gets a place in the queue for."""
+        wanted: dict[Run, int] = {}
+        places = limits().runs
+        for job in jobs:
+            places -= not job.done
+            if job.done or places >= 0:
+                wanted[job.run] = max(job.images, wanted.get(job.run, 0))
+        return wanted
 
     def known(self, settings: Settings) -> Result:
         """Return what is known of a run for this many images, without asking for it."""
