@@ -215,7 +215,7 @@ def calibration(network: str, name: str, key: Settings, stop: Callable[[], bool]
     return engine.calibrate(loaded(network).network, Inputs(chosen.images, card), calibration_spec(key), stop=stop)
 
 
-@kept(24)
+@kept(128)
 def fitted(
     network: str,
     name: str,

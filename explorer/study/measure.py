@@ -24,7 +24,7 @@ from explorer.engine.methods.coded import Coded
 from explorer.engine.methods.fitted import TwoPhases
 from explorer.engine.theory import PARTS
 from explorer.study import library
-from explorer.study.case import case
+from explorer.study.case import case, is_ready
 from explorer.study.results import EDGES_A, EDGES_V, ERROR_IMAGES, Result, SiteSums, rate_edges
 from explorer.study.seen import Channel, Described, Facts, Look, Membrane, Windows, Work
 from explorer.study.settings import Settings
@@ -137,6 +137,14 @@ class Engine:
             ),
             device=here.device,
         )
+
+    def ready(self, settings: Settings) -> bool:
+        """Tell whether a method's conversion is at hand."""
+        return is_ready(settings)
+
+    def prepare(self, settings: Settings, stop: Callable[[], bool]) -> None:
+        """Fit a method, which may take long."""
+        case(settings, stop)
 
     def errors(self, settings: Settings, images: int, stop: Callable[[], bool]) -> dict[str, SiteSums]:
         """Return the conversion errors of the first images; their spikes are usually still in the store."""

@@ -68,6 +68,14 @@ class Remote:
         asks = {"stop": stop, "pause": pause}
         return executor().call("explorer.study.measure:ENGINE.advance", settings, begin, end, asks=asks)
 
+    def ready(self, settings: Settings) -> bool:
+        """Tell whether a method's conversion is at hand."""
+        return executor().call("explorer.study.measure:ENGINE.ready", settings)
+
+    def prepare(self, settings: Settings, stop: Callable[[], bool]) -> None:
+        """Fit a method, which may take long."""
+        executor().call("explorer.study.measure:ENGINE.prepare", settings, asks={"stop": stop})
+
     def errors(self, settings: Settings, images: int, stop: Callable[[], bool]) -> dict[str, SiteSums]:
         """Return the conversion errors of the first images."""
         return executor().call("explorer.study.measure:ENGINE.errors", settings, images, asks={"stop": stop})
