@@ -111,6 +111,8 @@ def every_figure():
         "theory error": theory.error_figure(1.0, 8, 0.5),
         "theory square": theory.square_figure(x, 1.0, 8, 0.5),
         "density": theory.density_figure(x, 1.0),
+        "certain": theory.certain_figure(["a", "b"], {"never above θ": [0.5, 1.0], "never above 0": [0.0, 0.25]}),
+        "width": theory.width_figure(["a", "b"], [0.1, 2.0], [1.5, 30.0]),
     }
 
 
