@@ -213,6 +213,7 @@ def test_p_values_are_adjusted_for_their_number():
 SHAPES = {
     "line": (Axis("v_init", (0.0, 0.25, 0.5)),),
     "bars": (Axis("rule", ("max", "percentile")),),
+    "waterfall": (Axis("part", ("opi", "fit_threshold", "fit_shift")),),
     "change": (Axis("layer", (AS_IT_IS, "act1", "act2")),),
     "heat": (Axis("v_init", (0.0, 0.5)), Axis("scale", (0.8, 1.0, 1.2))),
     "curves": (Axis("start", ("zero", "half")), Axis("T", tuple(range(1, 9)))),
@@ -234,7 +235,7 @@ def shown(shape, images=200):
 def test_every_grid_has_its_figure_on_screen_and_in_print(shape):
     now, swept, readings = shown(shape)
     assert grid.shape_of(swept) == shape
-    drawn = grid.figure_of(swept, readings)
+    drawn = grid.figure_of(swept, readings).checked()
     assert drawn.layout.xaxis.title.text and drawn.layout.yaxis.title.text
     for width in paper.WIDTHS.values():
         svg = files.figure(now, "svg", width, 8).decode()
@@ -308,7 +309,9 @@ def test_the_parts_of_a_calibration_are_added_one_by_one():
         assert off - still == {part}
     signed = sweep.preset("parts", Settings(method="calibrate-signed"), ["a"])
     first = methods.parse(signed.cells()[0].runs[0].method)
-    assert first.spiking_law == "integrate_and_fire" and not any(getattr(first, part) for part in sweep.PARTS if part.startswith("fit"))
+    assert first.spiking_law == "integrate_and_fire" and not any(
+        getattr(first, part) for part in sweep.PARTS if part.startswith("fit")
+    )
     assert methods.parse(signed.cells()[-1].runs[0].method) == methods.parse("calibrate-signed")
     assert "fit_steps" not in signed.axes[0].values, "the signed calibration has no such part"
 

@@ -342,9 +342,8 @@ def preset(kind: str, base: Settings, layers: Sequence[str]) -> Sweep | None:
     if kind == "parts":
         return Sweep(replace(base, method=calibration), (Axis("part", _parts_of(calibration)),), base.images)
     if kind == "calibrated":
-        steps = tuple(T for T in CALIBRATED_STEPS if limits().steps >= T)
-        axes_ = (Axis("v_init", CALIBRATED_STARTS), Axis("T", steps))
-        return Sweep(replace(base, method=calibration), axes_, base.images)
+        few = Axis("T", tuple(T for T in CALIBRATED_STEPS if limits().steps >= T))
+        return Sweep(replace(base, method=calibration), (Axis("v_init", CALIBRATED_STARTS), few), base.images)
     steps = Axis("T", tuple(range(1, base.T + 1)))
     layer = Axis("layer", (AS_IT_IS, *layers))
     axes: dict[str, tuple[Axis, ...]] = {
