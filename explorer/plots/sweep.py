@@ -42,7 +42,7 @@ def waterfall_figure(labels: Sequence[str], mean: np.ndarray, title: str, unit: 
     figure.add_bar(
         y=list(labels),
         x=step,
-        base=100 * before,
+        base=(100 * before).tolist(),
         orientation="h",
         name="change",
         marker={"color": [theme.YOURS.colour, *(theme.GAIN if change >= 0 else theme.LOSS for change in step[1:])]},
