@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 LOCKED := $(shell $(PYTHON) -c "import platform as p, sys; print('yes' if (sys.platform, p.machine(), sys.version_info[:2]) == ('linux', 'x86_64', (3, 11)) else '')")
 
 .PHONY: app test lint types browser benchmark lock clean
@@ -12,7 +13,7 @@ app: $(VENV)/app.done
 	$(BIN)/python -m explorer serve
 
 test: $(VENV)/dev.done browser lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check .

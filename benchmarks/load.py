@@ -2,9 +2,9 @@
 
 Each visitor is a websocket session that speaks the app's own protocol: it opens the page, moves one slider every one to
 four seconds, and reruns what the page asks to be rerun while results refine, as a browser does. Told are the times from
-a move to the finished page and to the first accuracy point of the moved setting, failures, and the server's memory
-before, during and after. `--pages` adds real browser pages that look on. Bounded: by the number of visitors, by the
-time, and by 60 s for any answer.
+a move to the finished page and to the first accuracy point of the moved setting, failures, the server's processor time,
+and its memory before, during and after (with the process that simulates). `--pages` adds real browser pages that look
+on. Bounded: by the number of visitors, by the time, and by 60 s for any answer.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Visitor:
         self.slider = ""
         self.value = 0.5
         self.caption = ""
+        self.session = ""
         self.finished = asyncio.Event()
         self.reruns: dict[str, asyncio.Task[None]] = {}
 
@@ -78,6 +79,8 @@ class Visitor:
             match message.WhichOneof("type"):
                 case "delta":
                     self._element(message.delta.new_element)
+                case "new_session":
+                    self.session = message.new_session.initialize.session_id
                 case "script_finished":
                     if message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY:
                         self.finished.set()
@@ -176,11 +179,41 @@ def browser_pages(address: str, pages: int, seconds: float) -> list[str]:
     return failures
 
 
+def family(pid: int) -> list[int]:
+    """Return a process and all below it."""
+    found = [pid]
+    for one in found:
+        with suppress(OSError):
+            for thread in Path(f"/proc/{one}/task").iterdir():
+                found += map(int, (thread / "children").read_text().split())
+    return found
+
+
 def memory_mib(pid: int) -> float:
-    """Return a process's memory in use, in MiB."""
-    with suppress(OSError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    return 0.0
+    """Return the memory that a process and those below it have in use, in MiB; shared pages count once."""
+    total = 0.0
+    for one in family(pid):
+        with suppress(OSError):
+            pages = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{one}/smaps_rollup").read_text(), re.MULTILINE)
+            total += int(pages[1]) / 1024 if pages else 0.0
+    return total
+
+
+def processor_s(pid: int) -> tuple[float, float]:
+    """Return the processor time that a process, and those below it, have taken, in seconds."""
+    each = []
+    for one in family(pid):
+        with suppress(OSError):
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            each.append(sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK"))
+    return each[0], sum(each[1:])
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @contextmanager
@@ -191,7 +224,7 @@ def server(port: int) -> Iterator[tuple[str, int]]:
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
+        for _ in range(2400):
             with suppress(OSError):
                 urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
                 break
@@ -220,7 +253,7 @@ async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, ob
     if first.failures:
         raise SystemExit(f"the first page failed: {first.failures[0]}")
     first_page = memory_mib(pid)
-    began = time.monotonic()
+    began, taken = time.monotonic(), processor_s(pid)
     end = began + args.ramp + args.seconds
 
     async def watch() -> None:
@@ -236,6 +269,7 @@ async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, ob
     looking = asyncio.to_thread(browser_pages, address, args.pages, args.seconds)
     *_, seen = await asyncio.gather(*(late(i) for i in range(args.visitors)), looking)
     watching.cancel()
+    server, simulations = (after - before for after, before in zip(processor_s(pid), taken, strict=True))
     during = max((mib for _, mib in curve), default=0)
     await asyncio.sleep(args.after)
     return {
@@ -246,6 +280,8 @@ async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, ob
         "opened_s": spread(told.opened),
         "page_s": spread(told.pages),
         "first_point_s": spread(told.points),
+        "processor_s": {"server": round(server, 1), "simulations": round(simulations, 1)},
+        "server_s_a_move": round(server / max(1, len(told.pages)), 3),
         "failures": len(told.failures) + len(seen),
         "failures_seen": sorted({*told.failures, *seen})[:5],
         "memory_mib": {"first_page": round(first_page), "most": during, "after": round(memory_mib(pid))},
@@ -265,10 +301,7 @@ def main() -> None:
     args = parser.parse_args()
     args.visitors, args.pages = min(args.visitors, 200), min(args.pages, 8)
     args.seconds = min(args.seconds, 1200)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", args.port))
-        port = probe.getsockname()[1]
-    with server(port) as (address, pid):
+    with server(args.port or free_port()) as (address, pid):
         print(json.dumps(asyncio.run(hall(address, pid, args)), indent=1))
 
 

@@ -50,7 +50,7 @@ PAGES = {
     "energy": ("Energy and sparsity", ":material/bolt:", "Spikes, additions and what they might cost."),
 }
 
-journal.begin(cache.runner().load)
+journal.begin(cache.runner().load, cache.executor().memory_mib)
 frame.require_place()
 state.begin()
 dialogs.settle()

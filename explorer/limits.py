@@ -23,7 +23,9 @@ LOCAL_NAMES = ("localhost", "ip6-localhost")
 class Limits:
     """Bounds of one visitor's wishes; sizes in MiB, pixels a side, steps.
 
-    folders: picture folders that the operator named, by name; no others are shown where `public`.
+    runs: unfinished runs of one visitor that wait in the queue; the rest of a larger grid follows as these end.
+    store_mib: spike trains that are kept. folders: picture folders that the operator named, by name; no others are
+    shown where `public`.
     """
 
     public: bool = False
@@ -35,6 +37,8 @@ class Limits:
     picture_mib: int = 20
     pictures_mib: int = 64
     visitors: int = 1000
+    runs: int = 1000
+    store_mib: int = 600
     folders: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -74,6 +78,8 @@ def read(environment: Mapping[str, str]) -> Limits:
         picture_mib=8,
         pictures_mib=32,
         visitors=200,
+        runs=24,
+        store_mib=256,
         folders=folders,
     )
 

@@ -7,7 +7,7 @@ from explorer.plots import accuracy, theme
 from explorer.study.results import alike
 from explorer.ui import frame, state, tour, widgets
 from explorer.ui.components import chart
-from explorer.ui.panels import comparison, exports, grid, paper
+from explorer.ui.panels import comparison, ensemble, exports, grid, paper
 
 WITHIN = 0.01  # of the ANN, as a share
 FURTHER = (64, 128, 256)
@@ -77,6 +77,8 @@ widgets.toggle("log_axis", at=left)
 widgets.toggle("published", at=right)
 named = comparison.runs(view)
 frame.live(lambda: ask(named, sweep), lambda: draw(view, named, sweep))
+if state.display().ablation == "ensemble":
+    ensemble.draw(view.settings)
 exports.buttons()
 paper.draw(sweep is not None)
 tour.lesson("accuracy_and_ablation")

@@ -111,9 +111,12 @@ view = frame.view()
 image_and_scores(view)
 one_neuron(view)
 named = comparison.runs(view)
-frame.live(lambda: comparison.ask(named), lambda: curves(view, named))
 exports.shown().grid = None
-layer_table.draw(view, comparison.ask(named)[0].result)
+frame.live(
+    lambda: comparison.ask(named),
+    lambda: curves(view, named),
+    lambda: layer_table.draw(view, comparison.ask(named)[0].result),
+)
 method.found(view)
 comparison.pins()
 exports.buttons()

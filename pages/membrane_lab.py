@@ -20,7 +20,7 @@ def images(view):
     widgets.number("image", at=columns[0])
     only_wrong = widgets.toggle("only_wrong", at=columns[1])
     last = max(view.settings.image + THUMBNAILS, LOOKED_THROUGH)
-    every = cache.images(view.settings.network, view.settings.source, last).images
+    every = cache.images(view.settings.network, view.settings.source, last)
     start = max(0, min(view.settings.image, len(every) - THUMBNAILS))
     choice = range(start, start + THUMBNAILS)
     with st.container():

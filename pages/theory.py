@@ -3,11 +3,13 @@
 import numpy as np
 import streamlit as st
 
+from explorer.engine.errors import ExplorerError
 from explorer.engine.theory import staircase_counts
 from explorer.plots import theory
 from explorer.plots.membrane import DrawnMembrane, membrane_figure
+from explorer.study import keys
 from explorer.study.scene import INPUTS
-from explorer.ui import frame, state, tour, widgets
+from explorer.ui import cache, frame, state, tour, widgets
 from explorer.ui.components import chart
 
 frame.question("One neuron under constant input, no network: why is one half of the threshold the best start?")
@@ -92,4 +94,53 @@ chart(theory.density_figure(sample, theta), "theory_density", f"Distribution of 
 st.caption(
     f"Assumptions: constant input in every step, T = {T}, θ = {theta:.3g}, {sample.size} evenly weighted inputs, nothing random."  # noqa: E501
 )
+
+
+def certainty(radius):
+    """Draw what holds for every input of a box around the chosen image."""
+    view = frame.view()
+    settings = view.settings
+    try:
+        with st.spinner("Bounding every neuron…"):
+            found = cache.certainty(frame.one_image(settings), 10.0**radius)
+    except ExplorerError as error:
+        st.error(keys.plain(str(error)), icon=":material/error:")
+        return
+    classes, reach = view.look.classes, f"10^{radius:g}".replace("-", "−")
+    name = keys.plain(classes[found.chosen] if found.chosen < len(classes) else str(found.chosen))
+    row = st.columns(3)
+    row[0].metric("Class in the box", f"{name}: {'certain' if found.certain else 'not certain'}")
+    row[1].metric(
+        "Least lead of that class",
+        frame.plain_number(found.margin),
+        help="A lower bound of its score less the best other, over the whole box; above 0 the class is certain.",
+    )
+    wide = next((each.name for each in found.sites if each.width > 1), None)
+    row[2].metric("First site whose bounds are wider than θ", keys.plain(wide or "none"))
+    names, box = [each.name for each in found.sites], f"pixels within {reach} of 255 levels"
+    about = f"{settings.note()}. Image {settings.image}, {box}; {found.samples} sampled inputs."
+    left, right = st.columns(2)
+    shares = {
+        "never above θ": [each.unclipped for each in found.sites],
+        "never above 0": [each.silent for each in found.sites],
+        "always above 0": [each.active for each in found.sites],
+    }
+    with left:
+        chart(theory.certain_figure(names, shares), "theory_certain", f"Certain of all inputs: {box}.", note=about)
+    with right:
+        figure = theory.width_figure(names, [s.width for s in found.sites], [s.looseness for s in found.sites])
+        chart(figure, "theory_width", "How wide the bounds are, and how loose.", note=about)
+    st.caption(
+        f"Interval bounds of what goes into each rectifier of the ANN, rounding included, for all inputs with {box} "
+        f"around image {settings.image}. They are the mean currents that the spiking network tends to as T grows, as "
+        "long as no threshold is exceeded. Each layer forgets what its inputs have in common, so deep bounds "
+        f"say little unless a clip holds them; {found.samples} sampled inputs, half of them corners, give a width from "
+        "below."
+    )
+
+
+if widgets.toggle("theory_bounds"):
+    st.subheader("What is certain in a box of inputs")
+    widgets.slider("theory_radius")
+    certainty(state.display().theory_radius)
 tour.lesson("theory")

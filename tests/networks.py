@@ -388,6 +388,34 @@ def make(kind: type[nn.Module], seed: int = 0) -> nn.Module:
     return stir(kind())
 
 
+class Residual(nn.Module):
+    """For images [B, 3, 8, 8]: a shortcut, a stride, an average pool folded into taps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 20, 1)
+        self.pool, self.out = nn.AvgPool2d(2), nn.Linear(20 * 4, 6)
+
+    def forward(self, x):
+        x = torch.relu(self.a(x))[:, :, ::2, ::2]
+        x = torch.relu(self.b(x) + x)
+        return self.out(torch.flatten(torch.relu(self.c(self.pool(x))), 1))
+
+
+class Mixed(nn.Module):
+    """For images [B, 3, 8, 8]: max pools of spikes, two sources side by side, a grouped convolution (as traced)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 1), nn.Conv2d(16, 8, 3, padding=1)
+        self.d, self.out = nn.Conv2d(16, 16, 3, groups=4), nn.Linear(16, 6)
+
+    def forward(self, x):
+        x = F.max_pool2d(torch.relu(self.a(x)), 2)
+        x = torch.cat([torch.relu(self.b(x)), torch.relu(self.c(x))], 1)
+        return self.out(torch.relu(self.d(x)).mean((2, 3)))
+
+
 class NoReLU(nn.Module):
     """Nothing to convert."""
 

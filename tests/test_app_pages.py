@@ -19,6 +19,19 @@ def test_theory_sliders_change_the_numbers(name, value):
     assert not at.exception and metric(at, "Mean squared error (units²)") != before
 
 
+def test_theory_bounds_follow_the_radius():
+    at = open_app(page="theory")
+    assert not [m for m in at.metric if m.label == "Class in the box"], "the page is quick until asked"
+    at.toggle(key="set_theory_bounds").set_value(True).run()
+    at.slider(key="set_theory_radius").set_value(-14.0).run()
+    assert not at.exception and metric(at, "Class in the box").endswith(": certain")
+    narrow = chart(at, "theory_certain")["data"][0]["y"]
+    at.slider(key="set_theory_radius").set_value(1.0).run()
+    assert not at.exception and metric(at, "Class in the box").endswith(": not certain")
+    wide = chart(at, "theory_certain")["data"][0]["y"]
+    assert sum(values(wide)) < sum(values(narrow)) and len(values(wide)) == 19
+
+
 def test_theory_input_and_distribution_act():
     at = open_app(page="theory")
     equation = at.latex[0].value

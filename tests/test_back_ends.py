@@ -16,7 +16,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import NEURONS, simulate_reference
+from networks import Mixed, Residual
+from reference import NEURONS, simulate_differential, simulate_reference
+from torch import nn
 
 from explorer.engine import (
     CalibrationSpec,
@@ -37,53 +39,24 @@ from explorer.engine.kernels import backend as back_end
 from explorer.engine.kernels.reference import law_scan, pack_bits, unpack_bits
 from explorer.engine.neurons import LAWS, SIGNED_AT_ZERO, Law, law_named
 from explorer.engine.neurons.parameters import Neurons
+from explorer.engine.simulation.differential import DifferentialWalk
 from explorer.engine.simulation.simulate import _chunks
 from explorer.engine.simulation.walk import Walk
 
-nn = torch.nn
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(4))
 T = 5
 
 
-class Residual(nn.Module):
-    """A shortcut, a stride, an average pool folded into taps."""
+class Grouped(nn.Module):
+    """A grouped convolution, which runs as traced, with constants."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 20, 1)
-        self.pool, self.out = nn.AvgPool2d(2), nn.Linear(20 * 4, 6)
+        self.a, self.d, self.out = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=2), nn.Linear(8, 6)
 
     def forward(self, x):
-        x = torch.relu(self.a(x))[:, :, ::2, ::2]
-        x = torch.relu(self.b(x) + x)
-        return self.out(torch.flatten(torch.relu(self.c(self.pool(x))), 1))
-
-
-class Mixed(nn.Module):
-    """Max pools of spikes, two sources side by side, and a grouped convolution, which runs as traced."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 1), nn.Conv2d(16, 8, 3, padding=1)
-        self.d, self.out = nn.Conv2d(16, 16, 3, groups=4), nn.Linear(16, 6)
-
-    def forward(self, x):
-        x = nn.functional.max_pool2d(torch.relu(self.a(x)), 2)
-        x = torch.cat([torch.relu(self.b(x)), torch.relu(self.c(x))], 1)
-        return self.out(torch.relu(self.d(x)).mean((2, 3)))
-
-
-@pytest.fixture(params=["reference", "cpu", "cuda"])
-def backend(request):
-    if request.param != "cuda":
-        return back_end(request.param)
-    pytest.importorskip("triton")
-    if torch.cuda.is_available():
-        return back_end("cuda")
-    from explorer.engine.kernels.cuda.backend import CudaBackend
-
-    assert os.environ.get("TRITON_INTERPRET") == "1", "conftest.py sets it where there is no GPU"
-    return CudaBackend("cpu", places=128)
+        x = torch.relu(self.d(torch.relu(self.a(x))) + 0.1)
+        return self.out(x.mean((2, 3)))
 
 
 @pytest.fixture(scope="module", params=[Residual, Mixed])
@@ -103,6 +76,13 @@ def with_neurons(snn: SpikingNetwork, site: str, **fields_) -> SpikingNetwork:
 
 def run(snn, backend, T=T, store=None, **spec):
     return Walk(snn, IMAGES, SimulationSpec(T=T, **spec), store, None, backend).simulation()
+
+
+@pytest.fixture(scope="module")
+def plain_run(network, backend):
+    """A network of plain neurons, a store, and its run there."""
+    base, store = spiking(network), SpikeStore()
+    return base, store, run(base, backend, store=store)
 
 
 EVERYWHERE = ["integrate_and_fire", "signed", "signed_at_zero", "burst_5"]  # the other bursts are like the last
@@ -147,6 +127,25 @@ def test_back_ends_agree_bit_for_bit(network, backend, law):
     assert torch.equal(ours.spikes[last].sum(0, dtype=torch.int32), counted), "a membrane is the run's own"
 
 
+@pytest.mark.parametrize("kind", [Residual, Grouped])
+def test_differential_coding_is_its_papers_loop_on_every_back_end(kind, backend):
+    """Also where a layer runs as traced, whose constants are then taken off step by step; a start of 1/2 as well."""
+    torch.manual_seed(1)
+    snn = spiking(trace(kind().eval(), IMAGES[:1]), "thresholds_4")
+    for start in (0.5,) if backend.name == "cuda" else (0.0, 0.5):
+        for name, own in snn.neurons.items():
+            snn = with_neurons(snn, name, theta=own.theta / 8, start=ConstantStart(start))
+        ours = DifferentialWalk(snn, IMAGES, SimulationSpec(3), None, None, backend).simulation()
+        theirs = DifferentialWalk(snn, IMAGES, SimulationSpec(3), None, None, back_end("cpu")).simulation()
+        logits, counts = simulate_differential(snn, IMAGES, 3, 4)
+        assert any(int((ours.sent[s] > ours.counts[s]).sum()) > 10 for s in counts), "something is taken back"
+        for site in counts:
+            assert torch.equal(ours.counts[site], theirs.counts[site]), site
+            assert torch.allclose(ours.v_end[site], theirs.v_end[site], atol=1e-6 if kind is Residual else 1e-4), site
+            assert (ours.counts[site].double() != counts[site]).sum() <= 1, "but for a tie"
+        assert torch.allclose(ours.logits.double(), logits, atol=1e-4)
+
+
 def every_field(site) -> dict[str, dict]:
     """Changes of every field of a site's neurons, in every shape that it may have."""
     C, place = site.channels, (1,) * (len(site.shape) - 1)
@@ -181,14 +180,13 @@ def test_every_field_is_in_the_list(network):
 
 
 @pytest.mark.parametrize("what", list(every_field(type("S", (), {"channels": 2, "shape": (2,)})())))
-def test_every_field_changes_the_digest_and_the_spikes_and_the_store_is_never_stale(network, backend, what):
-    """Fields one by one, at a site that a layer of taps reads, on a store that has seen the run without them."""
-    base, site = spiking(network), network.sites[1 if len(network.sites) == 3 else 2]
+def test_every_field_changes_the_digest_and_the_spikes_and_the_store_is_never_stale(network, backend, plain_run, what):
+    """Fields one by one, at a site that a layer of taps reads, on a store that has seen the runs without them."""
+    site = network.sites[1 if len(network.sites) == 3 else 2]
     if what == "start at random" and backend.name == "cuda":
         pytest.skip("drawn on the host, as for the others")
+    base, store, before = plain_run
     changed = with_neurons(base, site.name, **every_field(site)[what])
-    store = SpikeStore()
-    before = run(base, backend, store=store)
     after, fresh = run(changed, backend, store=store), run(changed, backend)
     assert changed.neurons[site.name].digest != base.neurons[site.name].digest
     moved = not torch.equal(before.logits, after.logits)

@@ -11,12 +11,6 @@ SMALL = f"?{link.PARAMETER}={link.encode(Scene(Settings(images=16, T=16)))}"
 
 
 @pytest.fixture(scope="module")
-def address():
-    with help.app_server() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def browser():
     with help.chromium() as browser:
         yield browser

@@ -69,6 +69,33 @@ def test_a_damaged_file_is_compiled_again(folder, kind, damage, caplog):
     assert mended.stats.cache_hits, "what was compiled again took the damaged file's place"
 
 
+def times(factor):
+    def multiplied(x):
+        return x * factor
+
+    return compile_cache.njit(cache=True)(multiplied)
+
+
+def test_processes_that_compile_at_once_never_take_each_others_loops(folder, monkeypatch):
+    """Both have seen an empty index, and write their code in the other order than their entries."""
+    written = []
+    with monkeypatch.context() as patch:
+        patch.setattr(compile_cache.CheckedFile, "_load_index", lambda self: {})
+        patch.setattr(compile_cache.CheckedFile, "_save_data", lambda *call: written.append(call))
+        assert [times(factor)(20) for factor in (2, 3)] == [40, 60]
+    for file, name, code in reversed(written):
+        file._save_data(name, code)
+    assert len(written) == 2
+    assert [times(factor)(20) for factor in (2, 3)] == [40, 60]
+
+
+def test_loops_of_older_sources_do_not_pile_up(folder, monkeypatch):
+    for version in "ab":
+        monkeypatch.setattr(compile_cache, "sources", lambda version=version: version)
+        compiled()(20)
+    assert len(files(folder, "nbc")) == 1
+
+
 def test_a_full_disk_is_said_once(folder, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -23,7 +23,7 @@ from explorer.engine import (
     trace,
 )
 
-T = 8
+T, FEW = 8, 3  # the fewer where Triton's interpreter runs
 
 
 class Net(nn.Module):
@@ -89,11 +89,11 @@ CASES = {
     "global pool of a wide map": (lambda: Net(nn.AdaptiveAvgPool2d(1)), (3, 4, 8)),
     "global pool of a tall map": (lambda: Net(nn.AdaptiveAvgPool2d(1)), (3, 8, 4)),
     "gaps between pools": (lambda: Net(nn.AvgPool2d(2, 3)), (3, 7, 7)),
-    "a stored map added": (lambda: Net(after=Added(16, 8, 8)), (3, 8, 8)),
-    "a stored number a channel": (lambda: Net(after=Added(16, 1, 1)), (3, 8, 8)),
+    "a stored map added": (lambda: Net(after=Added(16, 4, 4)), (3, 4, 4)),
+    "a stored number a channel": (lambda: Net(after=Added(16, 1, 1)), (3, 4, 4)),
     "operands by keyword": (Keywords, (3, 8, 8)),
-    "channels cut off": (lambda: Net(Cropped()), (3, 8, 8)),
-    "batch norm of the input without weights": (Standardised, (3, 8, 8)),
+    "channels cut off": (lambda: Net(Cropped()), (3, 4, 4)),
+    "batch norm of the input without weights": (Standardised, (3, 4, 4)),
 }
 
 
@@ -107,15 +107,16 @@ def made(build, shape, rule=None):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_counts_are_the_references(case):
+def test_counts_are_the_references(case, everywhere):
     snn, images = made(*CASES[case])
-    scores, counts, _ = simulate_reference(snn, images, T)
-    for chunk in (1, 3):
-        for integer in (True, False):
-            run = simulate(snn, images, SimulationSpec(T=T, chunk=chunk, integer=integer, device="cpu"))
-            for name, expected in counts.items():
-                assert (run.counts[name] != expected).float().mean() < 0.002, (name, chunk, integer)
-            assert torch.allclose(run.logits[-1], scores[-1].float(), rtol=1e-2, atol=1e-2 * float(scores.abs().max()))
+    steps = FEW if everywhere.name == "cuda" else T
+    scores, counts, _ = simulate_reference(snn, images, steps)
+    for chunk, integer in ((3, True),) if everywhere.name == "cuda" else ((1, True), (3, True), (1, False), (3, False)):
+        run = simulate(snn, images, SimulationSpec(T=steps, chunk=chunk, integer=integer, device="cpu"))
+        for name, expected in counts.items():
+            assert (run.counts[name] != expected).float().mean() < 0.002, (name, chunk, integer)
+            assert run.counts[name].any()
+        assert torch.allclose(run.logits[-1], scores[-1].float(), rtol=1e-2, atol=1e-2 * float(scores.abs().max()))
 
 
 def test_a_cast_of_the_input_changes_nothing():
@@ -127,17 +128,16 @@ def test_a_cast_of_the_input_changes_nothing():
 
 
 @pytest.mark.parametrize("size", [(8, 7), (7, 8)])
-def test_both_back_ends_agree_on_pools_whose_last_window_is_cut(size, monkeypatch):
+def test_pools_whose_last_window_is_cut(size, everywhere):
     snn, images = made(lambda: Net(nn.MaxPool2d(2, ceil_mode=True)), (3, *size))
-    runs = []
-    for kernels in ("", "reference"):
-        monkeypatch.setenv("EXPLORER_KERNELS", kernels)
-        runs.append(simulate(snn, images, SimulationSpec(T=T, device="cpu")))
-    assert all(torch.equal(runs[0].counts[name], runs[1].counts[name]) for name in runs[0].counts)
+    run = simulate(snn, images, SimulationSpec(T=FEW, device="cpu"))
+    _, counts, _ = simulate_reference(snn, images, FEW)
+    for name, expected in counts.items():
+        assert (run.counts[name] != expected).float().mean() < 0.002 and run.counts[name].any(), name
 
 
 @pytest.mark.parametrize("options", [({"dilation": 1, "padding": 1}, {"dilation": 2, "padding": 2})])
-def test_equal_weights_with_other_options_share_nothing_in_the_store(options):
+def test_equal_weights_with_other_options_share_nothing_in_the_store(options, everywhere):
     store = SpikeStore()
     snns = []
     for option in options:
@@ -146,12 +146,12 @@ def test_equal_weights_with_other_options_share_nothing_in_the_store(options):
             layers = [nn.Conv2d(3, 16, 3, padding=1), TrainableClip(1.0), nn.Conv2d(16, 16, 3, **option)]
             return nn.Sequential(*layers, TrainableClip(1.0), nn.Flatten(), nn.LazyLinear(5))
 
-        snn, images = made(build, (3, 8, 8), TrainedClip())
-        simulate(snn, images, SimulationSpec(T=T, device="cpu"), store=store)
+        snn, images = made(build, (3, 4, 4), TrainedClip())
+        simulate(snn, images, SimulationSpec(T=FEW, device="cpu"), store=store)
         snns.append(snn)
     assert snns[0].network.fingerprint != snns[1].network.fingerprint
-    warm = simulate(snns[1], images, SimulationSpec(T=T, device="cpu"), store=store)
-    assert torch.equal(warm.logits, simulate(snns[1], images, SimulationSpec(T=T, device="cpu")).logits)
+    warm = simulate(snns[1], images, SimulationSpec(T=FEW, device="cpu"), store=store)
+    assert torch.equal(warm.logits, simulate(snns[1], images, SimulationSpec(T=FEW, device="cpu")).logits)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_equal_weights_with_other_options_share_nothing_in_the_store(options):
         (lambda: nn.Sequential(nn.Linear(8, 1), nn.Flatten(0)), (8,), (1,)),
     ],
 )
-def test_sites_of_other_shapes_become_maps(layer, shape, as_map):
+def test_sites_of_other_shapes_become_maps(layer, shape, as_map, everywhere):
     def build():
         first = layer()
         for name, value in first.named_parameters():

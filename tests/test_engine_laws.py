@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import Residual
 from reference import if_neuron, simulate_float32_loop, simulate_reference
 
 from explorer.engine import (
@@ -14,6 +15,7 @@ from explorer.engine import (
     ConstantStart,
     ConversionSpec,
     GaussianStart,
+    MaxActivation,
     Percentile,
     Record,
     SimulationSpec,
@@ -198,15 +200,37 @@ def test_a_membrane_is_the_recorded_one(resnet):
     assert torch.equal(one.v_before >= one.theta, one.z.bool())
 
 
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(1)
+    network = trace(Residual().eval(), IMAGES[:1, :, :8, :8])
+    return network, calibrate(network, IMAGES[..., :8, :8], CalibrationSpec(MaxActivation("channel")))
+
+
+def test_charge_is_conserved_and_a_membrane_is_the_recorded_one_on_every_back_end(tiny, everywhere):
+    network, calibration = tiny
+    snn, images = convert(network, calibration, ConversionSpec(v_init=ConstantStart(0.3))), IMAGES[:2, :, :8, :8]
+    for site in network.sites[1:]:
+        sim = simulate(snn, images, SimulationSpec(T=4, record=Record(sites=(site.name,), neurons=(0, 11, 19))))
+        theta = torch.broadcast_to(snn.theta[site.name], site.shape).reshape(-1)[sim.neurons[site.name]]
+        n, v = (value[site.name].flatten(1)[:, sim.neurons[site.name]] for value in (sim.counts, sim.v_end))
+        assert torch.equal(sim.spikes[site.name].sum(0), n)
+        total = 0.3 * theta + sim.x[site.name].sum(0) - theta * n - v
+        assert float(total.abs().max()) < 1e-5 * float(theta.max())
+        one = membrane(snn, images[1:], site.name, 11, 4)
+        assert torch.equal(one.z, sim.spikes[site.name][:, 1, 1]) and torch.equal(one.v, sim.v[site.name][:, 1, 1])
+    assert sim.counts[site.name].any()
+
+
 @pytest.mark.parametrize("start", [UniformStart(0.0, 1.0, 3), GaussianStart(0.5, 0.2, 3)])
-def test_random_starts_depend_on_seed_and_image_alone(resnet, start):
-    network, calibration = resnet
-    snn = convert(network, calibration, ConversionSpec(v_init=start))
-    together = simulate(snn, IMAGES, SimulationSpec(T=6))
-    alone = simulate(snn, IMAGES[3:4], SimulationSpec(T=6))
+def test_random_starts_depend_on_seed_and_image_alone(tiny, everywhere, start):
+    network, calibration = tiny
+    snn, images = convert(network, calibration, ConversionSpec(v_init=start)), IMAGES[..., :8, :8]
+    together = simulate(snn, images, SimulationSpec(T=3))
+    alone = simulate(snn, images[3:4], SimulationSpec(T=3))
     assert torch.equal(together.logits[:, 3:4], alone.logits)
     other = type(start)(*list(vars(start).values())[:2], 4)
-    moved = simulate(convert(network, calibration, ConversionSpec(v_init=other)), IMAGES, SimulationSpec(T=6))
+    moved = simulate(convert(network, calibration, ConversionSpec(v_init=other)), images, SimulationSpec(T=3))
     assert not torch.equal(together.logits, moved.logits)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from networks import Mixed, Residual
 from test_engine_laws import IMAGES, warmed
 
 from explorer.engine import (
@@ -72,6 +74,24 @@ def networks():
     return [(n, calibrate(n, IMAGES, CalibrationSpec(MaxActivation()))) for n in traced]
 
 
+def tiny_network(kind):
+    """Return a network small enough for Triton's interpreter, its calibration, and three images."""
+    torch.manual_seed(1)
+    images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+    network = trace(kind().eval(), images[:1])
+    return network, calibrate(network, images, CalibrationSpec(MaxActivation("channel"))), images
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return tiny_network(Residual)
+
+
+@pytest.fixture(scope="module")
+def tiny_pooled():
+    return tiny_network(Mixed)
+
+
 def equal(a, b) -> None:
     assert torch.equal(a.logits, b.logits)
     assert a.spike_totals == b.spike_totals
@@ -106,6 +126,48 @@ def test_a_tweaked_run_equals_a_run_from_scratch(networks, which, sequence, budg
         images = IMAGES[first:last]
         equal(simulate(snn, images, SimulationSpec(T=T), store=store), simulate(snn, images, SimulationSpec(T=T)))
         assert store.bytes <= budget
+
+
+def test_tweaked_runs_on_every_back_end_equal_runs_from_scratch(tiny_pooled, everywhere):
+    network, calibration, images = tiny_pooled
+    names, store, spec = [site.name for site in network.sites], SpikeStore(), ConversionSpec()
+    seen = set()
+    for site, change, T in ((1, {}, 2), (1, {"threshold_scale": 0.6}, 2), (3, {"v_init": 0.1}, 3)):
+        spec = spec.with_site(names[site], **change)
+        snn, run = convert(network, calibration, spec), SimulationSpec(T=T)
+        tweaked = simulate(snn, images, run, store=store)
+        equal(tweaked, simulate(snn, images, run))
+        seen.add(tuple(tweaked.spike_totals.values()))
+    assert len(seen) == 3 and min(map(sum, seen)) > 100
+
+
+def test_no_chunk_and_no_cancelled_run_changes_a_result_on_any_back_end(tiny, everywhere):
+    network, calibration, images = tiny
+    snn, store, calls = convert(network, calibration), SpikeStore(), []
+    whole = simulate(snn, images, SimulationSpec(T=3))
+    assert sum(whole.spike_totals.values()) > 100
+    parts = simulate(snn, images, SimulationSpec(T=3, chunk=2))
+    for name, path in whole.paths.items():
+        assert torch.equal(parts.counts[name], whole.counts[name]), name
+        assert torch.allclose(parts.v_end[name], whole.v_end[name], rtol=0, atol=1e-5 if path == "float" else 0), name
+    with pytest.raises(Cancelled):
+        simulate(snn, images, SimulationSpec(T=3), store=store, stop=lambda: calls.append(0) or len(calls) > 3)
+    assert len(calls) == 4
+    equal(simulate(snn, images, SimulationSpec(T=3), store=store), whole)
+
+
+def test_a_site_changes_itself_and_what_it_feeds_on_every_back_end(tiny, everywhere):
+    network, calibration, images = tiny
+    store, spec = SpikeStore(), ConversionSpec()
+    base = simulate(convert(network, calibration), images, SimulationSpec(T=3), store=store)
+    kept = len(store)
+    last = network.sites[-1].name
+    moved = simulate(
+        convert(network, calibration, spec.with_site(last, v_init=0.05)), images, SimulationSpec(T=3), store=store
+    )
+    assert len(store) - kept == 4, "the last site's spikes, potentials and total, and the scores"
+    for name in base.counts:
+        assert torch.equal(base.counts[name], moved.counts[name]) == (name != last), name
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
@@ -196,3 +258,15 @@ def test_v_init_of_one_site_changes_only_it_and_its_descendants(networks):
     for site in network.sites[:2]:
         assert torch.equal(base.counts[site.name], moved.counts[site.name])
     assert not torch.equal(base.counts[name], moved.counts[name])
+
+
+def test_neurons_are_made_again_only_if_something_about_them_changed(tiny):
+    network, calibration, _ = tiny
+    first, last = network.sites[0].name, network.sites[-1].name
+    before = convert(network, calibration).neurons
+    after = convert(network, calibration, ConversionSpec().with_site(last, v_init=0.1)).neurons
+    assert after[first] is before[first] and after[last] is not before[last]
+    other = replace(calibration, theta={**calibration.theta})
+    convert(network, other)
+    other.theta[first] = other.theta[first] * 2
+    assert torch.equal(convert(network, other).theta[first], 2 * before[first].theta)

@@ -49,7 +49,18 @@ def test_the_settings_file_listens_on_this_computer_alone():
 
 def test_public_limits_are_narrower():
     own, public = limits.read({}), limits.read({limits.PUBLIC: "1"})
-    for name in ("images", "steps", "input_size", "network_mib", "pictures", "picture_mib", "pictures_mib", "visitors"):
+    for name in (
+        "images",
+        "steps",
+        "input_size",
+        "network_mib",
+        "pictures",
+        "picture_mib",
+        "pictures_mib",
+        "visitors",
+        "runs",
+        "store_mib",
+    ):
         assert getattr(public, name) < getattr(own, name), name
     assert own.free_folders and own.downloads and own.free_device
     assert not (public.free_folders or public.downloads or public.free_device)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import simulate_reference
+from reference import simulate_differential, simulate_reference
 
 from explorer.cli.compare import chosen_methods
 from explorer.cli.main import main
@@ -21,16 +21,18 @@ from explorer.engine import QuantisedClip, SpecError, SpikeStore, methods, simul
 from explorer.engine.errors import Cancelled, DataError
 from explorer.engine.graph.network import state_fingerprint
 from explorer.engine.methods import Probe
+from explorer.engine.methods.calibrate.staircase import descend
 from explorer.engine.methods.catalogue.cos import moved_start
+from explorer.engine.methods.catalogue.differential import DifferentialRun, normal_least_squares
 from explorer.engine.methods.catalogue.light_calibration import least_squares
 from explorer.engine.methods.catalogue.radix import digits
 from explorer.engine.methods.catalogue.scaled_thresholds import scales
 from explorer.engine.methods.coded import Coded, depth, levels
-from explorer.engine.methods.fitted import FirstPhase, TwoPhases, read_out
+from explorer.engine.methods.fitted import FirstPhase, TwoPhases, edited, read_out
 from explorer.engine.methods.fitting import by_channel, changed, fire
 from explorer.engine.neurons import law_named
 from explorer.engine.neurons.parameters import Neurons
-from explorer.engine.specs import MaxActivation, Record, SimulationSpec
+from explorer.engine.specs import MaxActivation, Record, SimulationSpec, SiteSetting
 from explorer.study.side_by_side import COLUMNS, Refusal, compare, tasks
 from tests.pictures import class_folders
 
@@ -232,6 +234,114 @@ def test_light_calibration_leaves_less_mean_error(plain, probe, correct):
         assert gaps[1] < gaps[0], site.name
 
 
+def test_weights_descend_as_autograd_would_take_them():
+    """Adam on the staircase with a straight-through gradient, by torch's own; the best of all steps is kept."""
+    generator = torch.Generator().manual_seed(0)
+    u, x, a = (torch.randn(50, n, generator=generator, dtype=torch.float64) for n in (7, 3, 3))
+    a, theta, v, size = a.clamp(min=0), torch.tensor([1.0, 0.7, 2.0]).double(), torch.tensor([0.5, 0.3, 1.0]), 0.4
+
+    class Stairs(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, z):
+            ctx.save_for_backward((z > 0) & (z < theta))
+            return torch.clamp(torch.floor((T * z + v) / theta), 0, T) * theta / T
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * ctx.saved_tensors[0]
+
+    delta = torch.zeros(8, 3, dtype=torch.float64, requires_grad=True)
+    optimiser, ones = torch.optim.Adam([delta], lr=0.02 * size, eps=1e-12), torch.ones(50, 1)
+    errors, seen = [], []
+    for _ in range(21):
+        error = (Stairs.apply(x + torch.cat([u, ones], 1) @ delta) - a).square().mean(0)
+        errors.append(error.detach())
+        seen.append(delta.detach().clone())
+        optimiser.zero_grad()
+        error.sum().backward()
+        optimiser.step()
+    best = torch.stack(errors).argmin(0)
+    assert (best > 0).all()
+    expected = torch.stack([seen[k][:, c] for c, k in enumerate(best)], 1)
+    assert torch.allclose(descend(u, x, a, v.double(), theta, T, size, 20, 0.02), expected, atol=1e-9)
+
+
+def test_advanced_calibration_makes_a_network_of_its_own_and_errs_less(plain, probe):
+    before = state_fingerprint(plain.graph_module)
+    light, advanced = (
+        methods.parse(f"light-calibration:correct={c}").fit(plain, T, probe) for c in ("bias", "weights")
+    )
+    assert state_fingerprint(plain.graph_module) == before
+    assert advanced.snn.network.fingerprint not in (before, plain.fingerprint) and light.snn.network is plain
+    assert advanced.network is plain and advanced.watch(TRAINING).ann is plain
+    last, want = plain.sites[-1].name, plain.activations(TRAINING)[plain.sites[-1].name]
+    errors = []
+    for each in (light, advanced):
+        run = simulate(each.snn, TRAINING, SimulationSpec(T))
+        errors.append(float((run.counts[last] * each.snn.theta[last] / T - want).square().mean()))
+    assert errors[1] < errors[0]
+
+
+def test_biases_of_parallel_conversion_by_hand():
+    """One neuron, theta 1, T 4, start 1/2, z = 0.3 in both images: n = 1, so b_out = 0.05 after one batch."""
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 1)).eval()
+    for layer, bias in ((layers[1], 0.0), (layers[3], 0.0)):
+        nn.init.ones_(layer.weight)
+        nn.init.constant_(layer.bias, bias)
+    images = torch.tensor([[1.0, 0.0], [0.3, 0.0], [0.3, 0.0]])[:, None, None]
+    network = trace(layers, images[:1])
+    for momentum, batch, expected in ((0.0, 3, 0.25 + 0.1 / 3), (0.5, 1, 0.25 + 0.05 * (1 / 4 + 1 / 2))):
+        # momentum 0, one batch: mean a = 1.6 / 3, mean a_hat = (1 + 2 / 4) / 3; one by one: 0, then 0.05 twice
+        kind = methods.get("parallel")(threshold="max", biases=True, momentum=momentum, batch=batch)
+        assert kind.fit(network, T, images).run(images).logits[-1, 1, 0].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_percentiles_over_positive_activations(plain, probe):
+    for per in ("site", "channel"):
+        theta = fitted("percentile-norm", plain, p=90.0, over="positive", per=per).snn.theta
+        for site in plain.sites:
+            a = probe.activations(site.name)[:, :1] if per == "channel" else probe.activations(site.name)
+            if not (a > 0).any():
+                continue
+            expected = np.percentile(a[a > 0].numpy(), 90)
+            assert float(theta[site.name].reshape(-1)[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_differential_thresholds_are_the_least_squares_of_a_normal():
+    """By brute force on quantiles: no other threshold of a fine grid errs less."""
+    q = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    z = torch.special.ndtri(q)
+    mean, deviation, L = torch.tensor([0.3, -1.2], dtype=torch.float64), torch.tensor([1.0, 0.5]).double(), 16
+    for m, d, theta in zip(mean, deviation, normal_least_squares(mean, deviation, L), strict=True):
+        x, grid = m + d * z, theta * torch.linspace(0.8, 1.2, 41, dtype=torch.float64)
+        errors = [float(((torch.round(L * x / c).clamp(0, L) * c / L - x.clamp(min=0)) ** 2).mean()) for c in grid]
+        assert abs(int(np.argmin(errors)) - 20) <= 1 and errors[20] <= min(errors) * 1.001
+
+
+def test_differential_coding_by_hand():
+    """theta 8 in units of the least: a mean of 8 is told once and stands; a mean of 5 is told as 4, then 1 * t."""
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 1)).eval()
+    for layer, bias in ((layers[1], 0.0), (layers[3], 0.25)):
+        nn.init.ones_(layer.weight)
+        nn.init.constant_(layer.bias, bias)
+    images = torch.tensor([[8.0, 0.0], [5.0, 0.0], [-3.0, 0.0]])[:, None, None]
+    network = trace(layers, images[:1])
+    ours = methods.get("differential")(threshold="max").fit(network, 3, images).run(images)
+    assert ours.logits[:, 0, 0].tolist() == pytest.approx([8.25] * 3), "8 at once, then silence"
+    assert ours.logits[:, 1, 0].tolist() == pytest.approx([4.25, 5.25, 5.25]), "4, then v = 2 is told: 4 + 2 / 2"
+    assert ours.logits[:, 2, 0].tolist() == pytest.approx([0.25] * 3), "only the constant"
+    assert ours.spikes[network.sites[0].name].tolist() == [1, 2, 0]
+
+
+def test_differential_coding_refuses_clips_and_max_pools():
+    clipped = traced(nn.ReLU6)
+    with pytest.raises(SpecError, match="has an upper bound, and a neuron that sends changes has none"):
+        fitted("differential", clipped)
+    pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2)).eval()
+    with pytest.raises(SpecError, match="a max pool passes spikes of -1, 0 and 1 alone"):
+        fitted("differential", trace(pooled, IMAGES[:1])).run(IMAGES)
+
+
 # Against the slow loop
 
 
@@ -240,6 +350,8 @@ def slow(conversion, images):
     if isinstance(conversion, Coded):
         return slow_coded(conversion, images)
     snn = conversion.snn
+    if isinstance(conversion, DifferentialRun):
+        return simulate_differential(snn, images, T, conversion.method.thresholds)
     if isinstance(conversion, TwoPhases):
         snn, _ = conversion.prepare(conversion.snn, FirstPhase(images, SimulationSpec(T), SpikeStore(), None))
     logits, counts, _ = simulate_reference(snn, images, T)
@@ -303,6 +415,32 @@ def test_first_phases_by_the_slow_loop(plain, key):
         assert moved > 20
 
 
+def test_differential_coding_seen_closely(plain):
+    """Told, left and split add up; a membrane and a raster are the run's own."""
+    ours, site = fitted("differential", plain), plain.sites[1].name
+    seen, run = ours.watch(IMAGES), ours.run(IMAGES)
+    assert torch.equal(seen.logits, run.logits)
+    assert float(seen.spikes[site].sum()) == float(run.spikes[site].sum())
+    z = seen.rasters([site], plain.site(site).neurons)[site].double()
+    told = (z / torch.arange(1, T + 1)[:, None, None]).sum(0) * T
+    assert torch.allclose(seen.sent(site).flatten(1), told, atol=1e-4)
+    parts = seen.error_parts(site)
+    total = parts.clipping + parts.inherited + parts.quantisation + parts.unevenness
+    assert torch.allclose(total, parts.total, atol=1e-9) and float(parts.unevenness.abs().max()) > 0
+    assert float(parts.clipping.abs().max()) == 0
+    first = ours.watch(IMAGES[:1])
+    neuron = int(first.spikes[site].flatten().argmax())
+    story, theta = (
+        first.membrane(site, neuron),
+        float(ours.snn.theta[site].expand(plain.site(site).shape).flatten()[neuron]),
+    )
+    assert torch.equal(story.z, first.rasters([site], plain.site(site).neurons)[site][:, 0, neuron])
+    assert float(story.v[-1]) == pytest.approx(float(first.v_end(site).flatten()[neuron]), abs=1e-5)
+    assert float(story.decoded[-1]) == pytest.approx(theta * float(first.sent(site).flatten()[neuron]) / T, abs=1e-5)
+    came = story.x.double() / torch.arange(1, T + 1)
+    assert theta * told[0, neuron] / T + float(story.v[-1]) / T == pytest.approx(float(came.sum()), abs=1e-5)
+
+
 # What every method promises
 
 
@@ -317,17 +455,33 @@ def test_a_method_is_free_of_batch_and_chunk_and_leaves_nothing_behind(network_o
         assert torch.equal(outcome.logits[-1], other.logits[-1])
         for site, n in outcome.spikes.items():
             assert torch.equal(n, other.spikes[site])
-        assert float(outcome.additions.sum()) == pytest.approx(float(other.additions.sum()), rel=1e-9)
+        assert float(outcome.added.sum()) == pytest.approx(float(other.added.sum()), rel=1e-9)
     split = torch.cat([one.run(IMAGES[:3]).logits[-1], one.run(IMAGES[3:]).logits[-1]])
     assert torch.equal(outcome.logits[-1], split)
     assert state_fingerprint(network.graph_module) == before and torch.equal(training, TRAINING)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.graph_module.modules())
 
 
+@pytest.mark.parametrize("key", ["opi", "cos", "parallel", "differential"])
+def test_a_random_start_is_its_seeds(plain, key):
+    """The same seed gives the same run, also image by image; another gives another."""
+    runs = [fitted(key, plain, v_init="uniform:0:1", seed=seed).run(IMAGES).logits[-1] for seed in (1, 1, 2)]
+    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+    alone = fitted(key, plain, v_init="uniform:0:1", seed=1).run(IMAGES[3:4]).logits[-1]
+    assert torch.equal(alone[0], runs[0][3])
+
+
 OTHER = {
     "threshold": "max:channel", "v_init": "0.2", "law": "signed_at_zero", "p": 90.0, "per": "channel", "share": 0.1,
     "beta": 0.4, "steps": 1, "most": 0.5, "correct": "potential", "tau": 1, "margin": 0.4, "rho": 1, "rounds": 2,
-    "G": 2, "batch": 3, "updates": 3, "delayed": False, "eta": 0.1,
+    "G": 2, "batch": 3, "updates": 3, "delayed": False, "eta": 0.1, "thresholds": 2,
+    "over": "positive", "biases": True, "momentum": 0.9, "rate": 0.05,
+}  # fmt: skip
+NEEDS = {
+    ("light-calibration", "rounds"): {"correct": "weights", "rate": 0.05},
+    ("light-calibration", "rate"): {"correct": "weights"},
+    ("parallel", "momentum"): {"biases": True},
+    ("parallel", "batch"): {"biases": True},
 }  # fmt: skip
 CASES = [(kind.key, each.name) for kind in KINDS for each in kind.options()]
 
@@ -336,6 +490,7 @@ CASES = [(kind.key, each.name) for kind in KINDS for each in kind.options()]
 def test_every_field_of_every_method_changes_a_result(network_of, key, name):
     network, steps = network_of(key), 6
     common = {"v_init": "uniform:0:1"} if name == "seed" else {}
+    common |= NEEDS.get((key, name), {})
     other = {"seed": 5, **OTHER}[name]
     if key == "light-calibration" and name == "per":
         other = "site"
@@ -369,7 +524,8 @@ def test_what_makes_no_sense_is_refused(plain, probe):
     for text, words in (
         ("qcfs", "was not trained with quantised activations"),
         ("scaled:threshold=max:channel", "one per layer"),
-        ("light-calibration:correct=potential,v_init=uniform:0:1", "from a constant start"),
+        ("light-calibration:correct=potential,v_init=uniform:0:1", "potentials are corrected from a constant start"),
+        ("light-calibration:correct=weights,v_init=uniform:0:1", "weights are corrected from a constant start"),
         ("opi:threshold=clip", "has no trained clip"),
     ):
         with pytest.raises(SpecError, match=words):
@@ -442,7 +598,7 @@ def test_parts_of_papers_go_together_or_are_refused(key, threshold, v_init, law)
         return
     ours = kind(**given_).fit(network, 3, conversion)
     outcome = ours.run(IMAGES[:2])
-    assert torch.isfinite(outcome.logits[-1]).all() and outcome.additions.min() >= 0
+    assert torch.isfinite(outcome.logits[-1]).all() and outcome.added.min() >= 0
     assert ours.latency >= 3 and ours.bits == (2 if "sign" in law or law == "burst_3" else ours.bits)
 
 
@@ -550,3 +706,61 @@ def test_thresholds_from_statistics_are_those_of_calibrating(plain, probe):
     assert ours.images == 12
     for site, theta in theirs.theta.items():  # the ANN's float32 sums round by how its images are batched
         assert torch.allclose(ours.theta[site], theta, rtol=1e-5), site
+
+
+# Seen closely
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_what_is_watched_is_the_run(network_of, key):
+    """Scores and spikes are the run's; errors add up; a membrane decodes to what its neuron stands for."""
+    network = network_of(key)
+    conversion = fitted(key, network)
+    watched, outcome = conversion.watch(IMAGES), conversion.run(IMAGES)
+    assert torch.equal(watched.logits.nan_to_num(), outcome.logits.nan_to_num())
+    one = conversion.watch(IMAGES[:1])
+    for site in network.sites:
+        parts, a = watched.error_parts(site.name), network.activations(IMAGES, (site.name,))[site.name]
+        assert torch.equal(parts.a, a.double())
+        causes = parts.clipping + parts.inherited + parts.quantisation + parts.unevenness
+        assert torch.allclose(causes, parts.total, atol=1e-6)
+        if conversion.extra == 0 or isinstance(conversion, Coded):  # first phases send spikes of their own
+            assert torch.equal(watched.spikes[site.name].flatten(1).sum(1).double(), outcome.spikes[site.name])
+        alone = one.error_parts(site.name).a_hat.flatten()
+        neuron = int(alone.abs().argmax())
+        membrane = one.membrane(site.name, neuron)
+        assert float(membrane.decoded[-1]) == pytest.approx(float(alone[neuron]), abs=1e-4)
+        assert membrane.x.shape == membrane.v.shape == membrane.z.shape == (T,)
+        raster = one.rasters((site.name,), site.neurons)[site.name]
+        assert torch.equal(raster[:, 0, neuron].bool(), membrane.z.bool()) or membrane.muted
+
+
+def test_the_lab_sees_first_phases_and_muted_neurons(plain):
+    srp, cos = fitted("srp", plain).watch(IMAGES[:1]), fitted("cos", plain).watch(IMAGES[:1])
+    fired = []
+    for site in (each.name for each in plain.sites):
+        closed = (~srp.snn.neurons[site].gate).flatten().nonzero().flatten().tolist()
+        fired += [one for one in (srp.membrane(site, n) for n in closed) if one.z.any()]
+    assert fired, "a muted neuron still integrates"
+    assert all(one.muted and not one.decoded.any() for one in fired)
+    assert srp.membrane(site, 0).before.z.shape == (4,) == cos.membrane(site, 0).before.z.shape
+    starts = torch.broadcast_to(cos.snn.neurons[site].start, (1, *plain.site(site).shape)).flatten()
+    moved = cos.membrane(site, int((starts - 0.5).abs().argmax()))
+    assert moved.before.v0 == pytest.approx(moved.theta / 2)
+    assert moved.v0 / moved.theta == pytest.approx(float(starts[int((starts - 0.5).abs().argmax())]), rel=1e-4)
+    assert abs(moved.v0 / moved.theta - 0.5) > 0.999
+
+
+def test_changes_on_top_of_what_was_found(plain):
+    """A threshold scale and a start of one layer act on every kind of conversion, and leave the one given as it was."""
+    site = plain.sites[1].name
+    for key in ("opi", "cos", "radix", "calibrate"):
+        before = fitted(key, plain)
+        logits = before.run(IMAGES).logits.nan_to_num()
+        changed_one = edited(before, 1.0, {site: SiteSetting(threshold_scale=0.5, v_init=0.1)})
+        assert not torch.equal(changed_one.run(IMAGES).logits.nan_to_num(), logits), key
+        assert torch.equal(changed_one.snn.theta[site], before.snn.theta[site] * 0.5)
+        assert torch.equal(before.run(IMAGES).logits.nan_to_num(), logits)
+        assert torch.equal(edited(before).run(IMAGES).logits.nan_to_num(), logits), "nothing changed is nothing changed"
+    with pytest.raises(SpecError):
+        edited(before, 1.0, {"nowhere": SiteSetting(v_init=0.1)})

@@ -18,6 +18,7 @@ import pytest
 from explorer import limits
 from explorer.cli.main import main, parser
 from explorer.cli.serve import arguments
+from explorer.study.memory import in_use_mib
 from explorer.study.runner import Load, Runner
 from explorer.study.settings import Settings
 from explorer.ui import journal
@@ -97,7 +98,9 @@ def test_the_journal_tells_how_busy_the_server_is():
     assert runner.load() == Load(3, 2, 2)
     assert runner.knows("c") and not runner.knows("d")
     assert journal.line(runner.load(), 1234.4) == "3 visitors, 2 waiting for 2 runs, 1234 MiB in use"
-    assert journal.memory_mib() > 50
+    told = "3 visitors, 2 waiting for 2 runs, 1500 MiB in use (300 the server, 1200 simulations)"
+    assert journal.line(runner.load(), 300, 1200) == told
+    assert in_use_mib() > 50 and in_use_mib(0) == 0
     runner.want("a", [])
     runner.want("b", [])
 

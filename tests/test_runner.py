@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from explorer.engine.errors import Cancelled, SpecError
+from explorer.limits import Limits
 from explorer.study.results import Result
 from explorer.study.runner import KEEP, SILENCE, Runner
 from explorer.study.settings import Settings
@@ -57,6 +59,19 @@ def test_one_visitor_may_want_the_same_run_twice_and_gets_the_larger(runner):
     large, small = runner.want("me", [Settings(images=256), Settings(images=64)])
     assert large.run is small.run and large.run.wanted == {"me": 256}
     assert (large.goal, small.goal, small.settings.images) == (256, 64, 64)
+
+
+def test_a_large_grid_waits_in_the_queue_piece_by_piece(runner, monkeypatch):
+    monkeypatch.setattr("explorer.study.runner.limits", lambda: Limits(runs=3))
+    grid = [Settings(images=16, seed=seed) for seed in range(8)]
+    jobs = runner.want("me", grid)
+    assert [bool(job.run.wanted) for job in jobs] == [True] * 3 + [False] * 5
+    assert not any(job.done for job in jobs)
+    for job in jobs[:2]:
+        see(job, 16)
+    jobs = runner.want("me", grid)
+    assert [bool(job.run.wanted) for job in jobs] == [True] * 5 + [False] * 3, "those that ended leave their places"
+    assert jobs[0].done and runner.load().open_runs == 3
 
 
 def test_errors_are_waited_for_only_by_who_asked_for_them(runner):
@@ -231,3 +246,69 @@ def test_the_end_of_the_server_in_mid_run_is_no_fault_of_the_run(runner, capsys)
     assert job.error is None
     assert runner._closing
     assert "Traceback" not in capsys.readouterr().err
+
+
+class Fits:
+    """An instrument whose fits wait until they may end, and are noted."""
+
+    def __init__(self, fault=None):
+        self.may_end, self.begun, self.stopped = threading.Event(), threading.Event(), threading.Event()
+        self.done, self.fault = set(), fault
+
+    def available(self, settings, n):
+        return n
+
+    def advance(self, settings, begin, end, stop, pause):
+        T, n = settings.T, end - begin
+        return Result(T, np.ones((n, T), bool), np.ones(n, bool))
+
+    def ready(self, settings):
+        return settings.method in self.done
+
+    def prepare(self, settings, stop):
+        self.begun.set()
+        while not self.may_end.wait(0.01):
+            if stop():
+                self.stopped.set()
+                raise Cancelled("stopped")
+        if self.fault is not None:
+            raise self.fault
+        self.done.add(settings.method)
+
+
+def test_others_go_on_while_a_method_is_fitted():
+    instrument = Fits()
+    runner = Runner(lambda: instrument)
+    fitting = runner.want("me", [Settings(images=16, method="calibrate")])
+    assert instrument.begun.wait(10)
+    other = runner.want("other", [Settings(images=16)])
+    runner.wait(other, 10)
+    assert other[0].done and not fitting[0].done and runner.ahead("me") == 0
+    instrument.may_end.set()
+    for _ in range(100):
+        if fitting[0].done:
+            break
+        runner.wait(fitting, 0.1)
+    assert fitting[0].result.images == 16
+    runner.close()
+
+
+def test_a_fit_that_nobody_wants_any_more_stops_and_one_that_fails_says_why():
+    instrument = Fits()
+    runner = Runner(lambda: instrument)
+    runner.want("me", [Settings(images=16, method="calibrate")])
+    assert instrument.begun.wait(10)
+    runner.want("me", [])
+    assert instrument.stopped.wait(10)
+    runner.close()
+    failing = Fits(SpecError("It does not apply here."))
+    failing.may_end.set()
+    runner = Runner(lambda: failing)
+    jobs = runner.want("me", [Settings(images=16, method="calibrate")])
+    runner.wait(jobs, 10)
+    for _ in range(100):
+        if jobs[0].done:
+            break
+        runner.wait(jobs, 0.1)
+    assert jobs[0].error == "It does not apply here."
+    runner.close()

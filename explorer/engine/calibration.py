@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -49,12 +49,16 @@ class ActivationStats:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """One threshold per site: `theta[site]`, float32, of shape `()` or `(C, 1, 1)` / `(C,)`, activation units."""
+    """One threshold per site: `theta[site]`, float32, of shape `()` or `(C, 1, 1)` / `(C,)`, activation units.
+
+    kept: the neurons last made of them (`conversion.convert`).
+    """
 
     theta: dict[str, Tensor]
     spec: CalibrationSpec
     images: int
     silent: tuple[str, ...] = ()
+    kept: dict[Any, Any] = field(init=False, repr=False, default_factory=dict)
 
 
 def calibrate(

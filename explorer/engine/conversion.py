@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from explorer.engine.calibration import Calibration
 from explorer.engine.errors import UnsupportedLayerError
 from explorer.engine.graph import Network, Site
-from explorer.engine.neurons import law_named
+from explorer.engine.neurons import Law, law_named
 from explorer.engine.neurons.parameters import Neurons
 from explorer.engine.specs import ConstantStart, ConversionSpec, InitialPotential
+
+KEPT_NEURONS = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class SpikingNetwork:
-    """A network whose rectifiers are spiking neurons; holds settings, no membrane."""
+    """A network whose rectifiers are spiking neurons; holds settings, no membrane.
+
+    kept: what was derived from all of it, by what it is; a changed copy begins with nothing.
+    """
 
     network: Network
     calibration: Calibration
     spec: ConversionSpec
     neurons: dict[str, Neurons]
+    kept: dict[Any, Any] = field(init=False, repr=False, default_factory=dict)
 
     @property
     def theta(self) -> dict[str, Tensor]:
@@ -59,8 +66,20 @@ def convert(network: Network, calibration: Calibration, spec: ConversionSpec | N
         setting = settings.get(site.name)
         own_scale = setting.threshold_scale if setting else None
         own_start = setting.v_init if setting else None
-        theta = calibration.theta[site.name].float() * (spec.threshold_scale if own_scale is None else own_scale)
+        scale = spec.threshold_scale if own_scale is None else own_scale
         start = spec.v_init if own_start is None else ConstantStart(own_start)
-        neurons[site.name] = Neurons(law, theta, start)
-        neurons[site.name].check(site)
+        neurons[site.name] = _neurons(calibration, site, law, scale, start)
     return SpikingNetwork(network, calibration, spec, neurons)
+
+
+def _neurons(calibration: Calibration, site: Site, law: Law, scale: float, start: InitialPotential) -> Neurons:
+    """Return a site's neurons, those made before if nothing about them has changed: they have been checked."""
+    key, theta = (site.name, site.shape, law, scale, start), calibration.theta[site.name]
+    made_of, made = calibration.kept.get(key, (None, None))
+    if made is None or made_of is not theta:
+        made = Neurons(law, theta.float() * scale, start)
+        made.check(site)
+        if len(calibration.kept) >= KEPT_NEURONS:
+            calibration.kept.clear()
+        calibration.kept[key] = (theta, made)
+    return made

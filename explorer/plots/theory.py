@@ -5,6 +5,8 @@ The staircase and the neuron are the engine's own, which need no torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from explorer.engine.theory import neuron, staircase
@@ -142,6 +144,41 @@ def density_figure(x: np.ndarray, theta: float) -> Figure:
     )
     mark = {"text": "θ", "y": 1, "xanchor": "left", "yanchor": "top"}
     figure.add_vline(x=theta, line={"color": theme.GREY, "dash": "dash"}, annotation=mark)
+    return figure
+
+
+def certain_figure(names: Sequence[str], shares: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw, per site, the shares of neurons (0 to 1) about which the bounds say something."""
+    figure = theme.new_figure(340, "site", "share of neurons (%)")
+    for (label, values), style in zip(shares.items(), theme.SERIES, strict=False):
+        figure.add_scatter(
+            x=list(names),
+            y=[100 * value for value in values],
+            mode="lines+markers",
+            name=label,
+            line=style.line,
+            marker=style.marker(7),
+            hovertemplate="%{x}<br>%{y:.1f} %<extra>" + label + "</extra>",
+        )
+    figure.update_yaxes(range=[-3, 103])
+    return figure
+
+
+def width_figure(names: Sequence[str], width: Sequence[float], looseness: Sequence[float]) -> Figure:
+    """Draw, per site, the bounds' mean width in thetas and how many times wider they are than what was sampled."""
+    figure = theme.new_figure(340, "site", "width (θ), and times the sampled width")
+    for label, values, style in (("width / θ", width, theme.YOURS), ("width / sampled width", looseness, theme.ZERO)):
+        figure.add_scatter(
+            x=list(names),
+            y=list(values),
+            mode="lines+markers",
+            name=label,
+            line=style.line,
+            marker=style.marker(7),
+            hovertemplate="%{x}<br>%{y:.3g}<extra>" + label + "</extra>",
+        )
+    figure.add_hline(y=1, line={"color": theme.GREY, "dash": "dash", "width": 1})
+    figure.update_yaxes(type="log", exponentformat="power")
     return figure
 
 

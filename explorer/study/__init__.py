@@ -3,7 +3,8 @@
 settings  scene  link  keys          what a visitor chose, and how it is written
 library  shelf  uploads  memo        networks and images that all visitors of a server share
 case  translate                      settings resolved once into the engine's specs
-measure  results                     hits counted in one place, image by image
+measure  results  seen               what is measured, in NumPy: hits counted in one place, image by image
+executor  process  worker  memory    where it is computed: here, or in a process that may die
 runner                               one queue, fair by visitor
 compare  energy                      what stands beside the visitor's run; what operations might cost
 sweep  statistics  report            grids of settings, whether differences are real, and how they are told

@@ -74,6 +74,16 @@ def case(
     return _case(run_key(settings), stop=stop, on_progress=on_progress)
 
 
+def is_ready(settings: Settings) -> bool:
+    """Tell whether the case of these settings needs no fit of a method any more."""
+    return not settings.method or _case.has(run_key(settings)) or library.fitted.has(*_fit_of(settings))
+
+
+def _fit_of(settings: Settings) -> tuple[str, str, str, int]:
+    """Return what a method's fit depends on: network, images, the method in a line, and T or 0 where any T will do."""
+    return settings.network, settings.source, settings.method, settings.T if settings.depends_on_T else 0
+
+
 @kept(64)
 def _case(
     settings: Settings,
@@ -88,10 +98,7 @@ def _case(
     require_run_memory(loaded.network, settings.T, loaded.card.name)
     pictures = library.pictures(settings.network, settings.source)
     if settings.method:
-        T = settings.T if settings.depends_on_T else 0
-        found = library.fitted(
-            settings.network, settings.source, settings.method, T, stop=stop, on_progress=on_progress
-        )
+        found = library.fitted(*_fit_of(settings), stop=stop, on_progress=on_progress)
         spec = conversion_spec(settings)
         fitted = edited(replace(found, T=settings.T), spec.threshold_scale, dict(spec.sites))
         return Case(settings, loaded.network, loaded.card, pictures, fitted)

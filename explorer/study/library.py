@@ -8,16 +8,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from explorer.limits import limits
 from explorer.study import keys
 from explorer.study.memo import kept
 from explorer.study.settings import Settings
 from explorer.study.shelf import Shelf
 
-STORE_BYTES = 600 * 2**20
+E = TypeVar("E", bound=Exception)
 CALIBRATION_IMAGES = 256
 SMALL_PIXELS = 64  # a side
 SMALL_BLOCK, LARGE_BLOCK = 32, 8  # images whose ANN answers are computed together
@@ -27,11 +28,16 @@ OWN_PICTURES, OWN_PICTURES_BYTES = 60, 256 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A network, traced, with its card; source says how to open an uploaded one from its file."""
+    """A network, traced, with its card; source says how to open an uploaded one from its file.
+
+    parcel: what an uploaded one is read from, for the process that computes; that of the server has no `network`.
+    """
 
     network: Any
     card: Any
     source: Any = None
+    clips_trained: bool = False
+    parcel: tuple[Any, ...] = ()
 
 
 @kept(1)
@@ -60,6 +66,12 @@ def gone(name: str) -> str:
     )
 
 
+def _without(name: str, error: E) -> E:
+    """Return a fault that names the upload that is missing, for whoever can bring it."""
+    error.upload = name  # type: ignore[attr-defined]
+    return error
+
+
 def fitting_rule(rule: str, name: str) -> str:
     """Return the threshold rule to go on with when a network is chosen: its trained clip if it has one.
 
@@ -70,7 +82,7 @@ def fitting_rule(rule: str, name: str) -> str:
     if rule not in ("percentile", "clip"):
         return rule
     found = own_networks().get(name) if keys.is_upload(name) else None
-    clips = catalogue.trained_clip(name) if found is None else all(s.trained_clip for s in found.network.sites)
+    clips = catalogue.trained_clip(name) if found is None else found.clips_trained
     return "clip" if clips else "percentile"
 
 
@@ -84,9 +96,9 @@ def loaded(name: str) -> Loaded:
         return _pretrained(name)
     found = own_networks().get(name)
     if found is None:
-        from explorer.engine import CheckpointError
+        from explorer.engine.errors import CheckpointError
 
-        raise CheckpointError(gone(name))
+        raise _without(name, CheckpointError(gone(name)))
     return found
 
 
@@ -115,7 +127,7 @@ def source(name: str) -> Any:
         return data.data_source(name)
     found = own_pictures().get(name)
     if found is None:
-        raise DataError(gone(name))
+        raise _without(name, DataError(gone(name)))
     return found
 
 
@@ -203,7 +215,7 @@ def calibration(network: str, name: str, key: Settings, stop: Callable[[], bool]
     return engine.calibrate(loaded(network).network, Inputs(chosen.images, card), calibration_spec(key), stop=stop)
 
 
-@kept(24)
+@kept(128)
 def fitted(
     network: str,
     name: str,
@@ -239,4 +251,4 @@ def store() -> Any:
     """Return the shared store of spike trains."""
     from explorer import engine
 
-    return engine.SpikeStore(budget_bytes=STORE_BYTES)
+    return engine.SpikeStore(budget_bytes=limits().store_mib * 2**20)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,14 +17,16 @@ import torch
 from explorer import engine
 from explorer.engine import analysis, methods, synapses
 from explorer.engine.errors import DataError, SpecError
+from explorer.engine.graph import report
 from explorer.engine.methods import Fitted, names
 from explorer.engine.methods.catalogue.calibrate import Calibrated
 from explorer.engine.methods.coded import Coded
 from explorer.engine.methods.fitted import TwoPhases
 from explorer.engine.theory import PARTS
 from explorer.study import library
-from explorer.study.case import case
+from explorer.study.case import case, is_ready
 from explorer.study.results import EDGES_A, EDGES_V, ERROR_IMAGES, Result, SiteSums, rate_edges
+from explorer.study.seen import Channel, Described, Facts, Look, Membrane, Windows, Work
 from explorer.study.settings import Settings
 from explorer.study.translate import simulation_spec
 
@@ -136,6 +138,14 @@ class Engine:
             device=here.device,
         )
 
+    def ready(self, settings: Settings) -> bool:
+        """Tell whether a method's conversion is at hand."""
+        return is_ready(settings)
+
+    def prepare(self, settings: Settings, stop: Callable[[], bool]) -> None:
+        """Fit a method, which may take long."""
+        case(settings, stop)
+
     def errors(self, settings: Settings, images: int, stop: Callable[[], bool]) -> dict[str, SiteSums]:
         """Return the conversion errors of the first images; their spikes are usually still in the store."""
         watched, sites = case(settings, stop).watch(0, images, stop), {}
@@ -145,19 +155,6 @@ class Engine:
             theta, v_end = watched.snn.theta[name], watched.v_end(name)
             sites[name] = _site_sums(watched.error_parts(name), theta, v_end, settings.T)
         return sites
-
-
-@dataclass(frozen=True, eq=False)
-class Channel:
-    """One channel of a site over some images, errors in units of theta.
-
-    rms: [H, W] of the error at each place; parts: mean of each of its four parts, [H, W]; together they are the error.
-    """
-
-    sums: SiteSums
-    rms: np.ndarray
-    parts: dict[str, np.ndarray]
-    images: int
 
 
 def channel(settings: Settings, stop: Stop = None) -> Channel:
@@ -199,28 +196,6 @@ def _site_sums(parts, theta: torch.Tensor, v_end: torch.Tensor, T: int) -> SiteS
     sums.channel_total, sums.channel_squared = total.sum(axes).numpy(), (total * total).sum(axes).numpy()
     sums.channel_n = total.numel() / total.shape[1]
     return sums
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a conversion is beside its thresholds and starts.
-
-    extra: steps of an answer beyond T. bits: of a neuron in a step. skipped: steps the read-out leaves out. amplitudes:
-    sites whose spikes are worth something else than the threshold. shifted: sites whose current is shifted. refitted:
-    whether weights are other than the network's own. layers: each site's error before and after a calibration, as
-    shares of the mean square activation. held: images held back, share named as by the ANN after OPI and after the
-    method. kept: False where OPI's neurons are used because they agreed more often.
-    """
-
-    extra: int = 0
-    bits: int = 1
-    skipped: int = 0
-    amplitudes: tuple[str, ...] = ()
-    shifted: tuple[str, ...] = ()
-    refitted: bool = False
-    layers: tuple[tuple[str, float, float], ...] = ()
-    held: tuple[int, float, float] | None = None
-    kept: bool = True
 
 
 def facts(fitted: Fitted) -> Facts:
@@ -270,30 +245,6 @@ def _mean_start(snn: engine.SpikingNetwork, site: engine.Site) -> float:
     return float((v / snn.theta[site.name]).float().mean())
 
 
-@dataclass(frozen=True, eq=False)
-class Look:
-    """One image through both networks.
-
-    ann: [K]; snn: [T, K] mean scores; per site: counts and a [*site], theta, and start, the mean of v(0) / theta.
-    stairs: v(0) / theta of the staircase that all neurons of a site follow at constant input, where there is one.
-    facts: what else there is to say of the conversion.
-    """
-
-    picture: np.ndarray
-    label: int | None
-    classes: tuple[str, ...]
-    ann: np.ndarray
-    snn: np.ndarray
-    counts: dict[str, np.ndarray]
-    a: dict[str, np.ndarray]
-    theta: dict[str, np.ndarray]
-    start: dict[str, float]
-    stairs: dict[str, float]
-    facts: Facts
-    shapes: dict[str, tuple[int, ...]]
-    device: str
-
-
 def look(settings: Settings, stop: Stop = None, on_progress: Callable[[int, int], None] | None = None) -> Look:
     """Run the chosen image and return scores, spike counts and activations of every site; on_progress: see `case`."""
     here, index = case(settings, stop, on_progress), settings.image
@@ -319,10 +270,17 @@ def look(settings: Settings, stop: Stop = None, on_progress: Callable[[int, int]
     )
 
 
-def membrane(settings: Settings, neuron: int) -> analysis.Membrane:
+def membrane(settings: Settings, neuron: int) -> Membrane:
     """Return the membrane of the neuron with this flat index in settings.layer on the chosen image."""
-    watched = case(settings).watch(settings.image, settings.image + 1)
-    return watched.membrane(settings.layer, neuron)
+    return carried(case(settings).watch(settings.image, settings.image + 1).membrane(settings.layer, neuron))
+
+
+def carried(got: analysis.Membrane) -> Membrane:
+    """Return a membrane without torch."""
+    x, v_before, v, z, decoded = (part.float().numpy() for part in (got.x, got.v_before, got.v, got.z, got.decoded))
+    before = None if got.before is None else carried(got.before)
+    told = (float(got.theta), float(got.v0), float(got.a))
+    return Membrane(x, v_before, v, z, *told, decoded, got.muted, before, got.skipped, got.sends_later)
 
 
 def rasters(settings: Settings, neurons: int, stop: Stop = None) -> dict[str, np.ndarray]:
@@ -330,15 +288,6 @@ def rasters(settings: Settings, neurons: int, stop: Stop = None) -> dict[str, np
     watched = case(settings, stop).watch(settings.image, settings.image + 1, stop)
     shown = watched.rasters(tuple(watched.spikes), neurons)
     return {name: z[:, 0].numpy() for name, z in shown.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class Work:
-    """Operations per image: additions by site and readout, multiply-accumulates done once, and on how many images."""
-
-    additions: dict[str, float]
-    constant: int
-    images: int
 
 
 def additions(settings: Settings, stop: Stop = None) -> Work:
@@ -349,22 +298,6 @@ def additions(settings: Settings, stop: Stop = None) -> Work:
     outcome = here.fitted.run(inputs, device=settings.device, **how)
     added = {name: float(each.mean()) for name, each in outcome.additions.items()}
     return Work(added, synapses.constant_macs(here.network), images)
-
-
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """Accuracy over every read-out window.
-
-    hits: of how many images the mean current over the steps i + 1 to j gives the right answer (without labels, the
-    ANN's), int64 [T, T], row i, column j - 1, 0 where there is no step. begin: steps that the conversion's own read-out
-    leaves out.
-    """
-
-    hits: np.ndarray
-    images: int
-    begin: int
-    labelled: bool
-    ann_hits: int
 
 
 def windows(settings: Settings, stop: Stop = None) -> Windows:
@@ -404,3 +337,40 @@ def constant(network: str) -> int:
 def macs(network: str) -> dict[str, int]:
     """Return multiply-accumulates per image of the weights that feed each site, and of the readout."""
     return dict(library.loaded(network).network.macs())
+
+
+def first(network: str, source: str, n: int) -> np.ndarray:
+    """Return the first n evaluation images of a source as the network wants them, uint8 [N, H, W, C]."""
+    return np.asarray(library.pictures(network, source).first(n).images)
+
+
+def how_chosen(network: str, source: str, n: int) -> str:
+    """Return how the first n images of a source were chosen, in words; "" where there was no choice."""
+    return library.pictures(network, source).first(n).note
+
+
+def available(network: str, source: str, n: int) -> int:
+    """Return how many images a source has of so many."""
+    return library.pictures(network, source).available(n)
+
+
+def describe(name: str) -> Described:
+    """Return what the conversion does to a network."""
+    return described(library.loaded(name))
+
+
+def described(loaded: library.Loaded) -> Described:
+    """Return what the conversion does to a network that is loaded."""
+    told = report.conversion_report(loaded.network)
+    return Described(
+        tuple(loaded.network.input_shape),
+        len(loaded.card.classes),
+        loaded.card.parameters,
+        told.summary(),
+        tuple(map(str, told.unsupported)),
+        report.HEAD,
+        told.lines,
+    )
+
+
+ENGINE = Engine()

@@ -52,6 +52,11 @@ class Kept(Generic[V]):
                         del self._making[key]
         return value
 
+    def has(self, *key: Hashable) -> bool:
+        """Tell whether the value of these arguments is kept."""
+        with self._lock:
+            return key in self._values
+
     def _make_room(self) -> None:
         while len(self._values) > self._entries or (
             self._budget is not None and len(self._values) > 1 and sum(map(size, self._values.values())) > self._budget

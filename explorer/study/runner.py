@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from explorer.engine.errors import Cancelled, ExplorerError
+from explorer.limits import limits
 from explorer.study.case import run_key
 from explorer.study.results import ERROR_IMAGES, Result, SiteSums
 from explorer.study.settings import Settings
@@ -47,12 +48,19 @@ class Instrument(Protocol):
     def errors(self, settings: Settings, images: int, stop: Callable[[], bool]) -> dict[str, SiteSums]:
         """Return the conversion errors of the first images."""
 
+    def ready(self, settings: Settings) -> bool:
+        """Tell whether a method's conversion is at hand, so that a slice takes no longer than its simulation."""
+
+    def prepare(self, settings: Settings, stop: Callable[[], bool]) -> None:
+        """Fit a method, which may take long."""
+
 
 @dataclass(eq=False)
 class Run:
     """One simulation: its settings, who wants how many images of it, and what is known so far.
 
-    available: the most images there are, once that is known. errors: who asked for conversion errors.
+    available: the most images there are, once that is known. errors: who asked for conversion errors. fitting: its
+    method is being fitted, beside the slices of other runs.
     """
 
     settings: Settings
@@ -61,6 +69,7 @@ class Run:
     errors: set[str] = field(default_factory=set)
     available: int | None = None
     error: str | None = None
+    fitting: bool = False
 
     def __post_init__(self) -> None:
         self.result = Result.empty(self.settings.T)
@@ -145,6 +154,7 @@ class Runner:
         self._places = threading.BoundedSemaphore(ASIDE)
         self._aside = 0
         self._closing = False
+        self._fits = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @contextmanager
@@ -168,17 +178,18 @@ class Runner:
     def want(self, owner: str, settings: list[Settings], errors: bool = False) -> list[Job]:
         """Ask for these runs and no others; return them, finished or not. errors: the first's conversion errors too.
 
-        A run that failed starts anew for a visitor who did not ask for it just before.
+        A run that failed starts anew for a visitor who did not ask for it just before. Of the unfinished ones no more
+        than the server's limit wait in the queue at a time, in the order given.
         """
         with self._news:
             self._note(owner)
             before = {key for key, run in self._runs.items() if owner in run.wanted}
             jobs = [self._job(one, before) for one in settings]
+            wanted = self._admitted(jobs)
             for run in self._runs.values():
-                images = max((job.images for job in jobs if job.run is run), default=0)
                 run.errors.discard(owner)
-                if images:
-                    run.wanted[owner] = images
+                if run in wanted:  # never taken out for a moment: the run at work would stop
+                    run.wanted[owner] = wanted[run]
                 else:
                     run.wanted.pop(owner, None)
             self._main.pop(owner, None)
@@ -192,6 +203,16 @@ class Runner:
                 self._start()
             self._news.notify_all()
             return jobs
+
+    def _admitted(self, jobs: list[Job]) -> dict[Run, int]:
+        """Return how many images of which runs a visitor gets a place in the queue for."""
+        wanted: dict[Run, int] = {}
+        places = limits().runs
+        for job in jobs:
+            places -= not job.done
+            if job.done or places >= 0:
+                wanted[job.run] = max(job.images, wanted.get(job.run, 0))
+        return wanted
 
     def known(self, settings: Settings) -> Result:
         """Return what is known of a run for this many images, without asking for it."""
@@ -298,7 +319,8 @@ class Runner:
 
     def _next(self) -> tuple[str, Run] | None:
         """Return whose turn it is and the run to go on with: his that has seen the fewest images, first asked first."""
-        waiting = self._waiting()
+        can_go_on = {owner: [run for run in runs if not run.fitting] for owner, runs in self._waiting().items()}
+        waiting = {owner: runs for owner, runs in can_go_on.items() if runs}
         if not waiting:
             return None
         owner = min(waiting, key=self._claim)
@@ -316,10 +338,14 @@ class Runner:
                 self.step(instrument, *chosen)
 
     def step(self, instrument: Instrument, owner: str, run: Run) -> None:
-        """Do one slice of a run in a visitor's turn, and put it down to his machine time."""
+        """Do one slice of a run in a visitor's turn."""
+        self._attempt(owner, run, lambda: self._slice(instrument, owner, run))
+
+    def _attempt(self, owner: str, run: Run, work: Callable[[], None]) -> None:
+        """Do something for a run, put it down to the visitor's machine time, and note a fault."""
         began = time.monotonic()
         try:
-            self._slice(instrument, owner, run)
+            work()
         except Cancelled:
             pass
         except ExplorerError as error:
@@ -343,6 +369,11 @@ class Runner:
         with self._news:
             goal, known = run.wanted.get(owner, 0), run.result
             wants_errors = owner in run.errors
+        if run.settings.method and not instrument.ready(run.settings):
+            run.fitting = True
+            fit = threading.Thread(target=self._fit, args=(instrument, owner, run, stop), name="fit", daemon=True)
+            fit.start()
+            return
         available = instrument.available(run.settings, goal)
         if available < goal:
             run.available = available
@@ -354,6 +385,14 @@ class Runner:
         elif done < available:
             end = min(available, done + (SLICE if done else FIRST))
             run.result = known.joined(instrument.advance(run.settings, done, end, stop, lambda: self._urgent(owner)))
+
+    def _fit(self, instrument: Instrument, owner: str, run: Run, stop: Callable[[], bool]) -> None:
+        """Fit a run's method, one at a time, in a thread of its own: slices of other runs go on."""
+        with self._fits:
+            self._attempt(owner, run, lambda: None if stop() else instrument.prepare(run.settings, stop))
+        with self._news:
+            run.fitting = False
+            self._news.notify_all()
 
     def _urgent(self, owner: str) -> bool:
         """Whether another visitor who waits for his first point comes before this one."""

@@ -23,6 +23,7 @@ ABLATIONS = {
     "percentile": "Threshold percentile by T",
     "scale": "One layer's threshold",
     "potential": "One layer's potential",
+    "ensemble": "Random starts as an ensemble",
     "own": "Own grid",
 }
 VARIED = {
@@ -69,6 +70,22 @@ DISPLAY = (
         "uniform",
         "Over which inputs the error is averaged.",
         options=INPUTS,
+    ),
+    Field(
+        "theory_bounds",
+        "Bounds for a box of inputs",
+        False,
+        "Which neurons of the chosen network can never exceed their threshold, whatever the input in a small box "
+        "around the chosen image, and whether its class is certain there.",
+    ),
+    Field(
+        "theory_radius",
+        "Radius of the box (power of ten of a pixel level)",
+        -4.0,
+        "0 is one of the 255 levels of a pixel, −3 a thousandth of one.",
+        -14.0,
+        1.0,
+        0.5,
     ),
     Field(
         "ablation",
@@ -162,6 +179,8 @@ class Display:
     theory_v_init: float = 0.0
     theory_x: float = 0.42
     theory_inputs: str = "uniform"
+    theory_bounds: bool = False
+    theory_radius: float = -4.0
     ablation: str = "none"
     grid_1: str = "v_init"
     grid_1_values: str = "0:1:0.1"

@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from explorer.limits import limits
 from explorer.study import keys, library
+from explorer.study.seen import Taken
 
 if TYPE_CHECKING:
     from explorer.zoo.cards import Card
@@ -66,7 +67,7 @@ def read_network(
         classes=card.classes,
         resize=card.resize,
     )
-    return library.Loaded(network, card, told)
+    return library.Loaded(network, card, told, network.clips_trained)
 
 
 def keep_network(loaded: library.Loaded, content: bytes) -> str:
@@ -77,6 +78,62 @@ def keep_network(loaded: library.Loaded, content: bytes) -> str:
     key = keys.make(label, content, repr(source).encode())
     library.own_networks().put(key, loaded, 4 * loaded.card.parameters)
     return key
+
+
+def take_network(
+    file: str, content: bytes, source: NetworkSource, preset: str, tell: Callable[[str], None] = lambda _: None
+) -> Taken:
+    """Read an uploaded network and keep it where it will be simulated, unless it cannot be converted.
+
+    Raises:
+        ExplorerError: the file, or what was said about it, cannot be used.
+    """
+    from explorer.study import measure
+
+    loaded = read_network(file, content, source, preset, tell)
+    described, recipe = measure.described(loaded), loaded.card.recipe
+    key = "" if described.problems else keep_network(loaded, content)
+    return Taken(key, described, loaded.source, loaded.clips_trained, recipe["part"], tuple(recipe["parts"]))
+
+
+def note_network(taken: Taken, file: str, content: bytes, source: NetworkSource, preset: str) -> str:
+    """Keep in the server what brings an uploaded network to a process that lacks it; return its key."""
+    if library.own_networks().get(taken.key) is None:  # else it is simulated in this process
+        parcel = (file, content, source, preset)
+        known = library.Loaded(None, None, taken.source, taken.clips_trained, parcel)
+        library.own_networks().put(taken.key, known, len(content))
+    return taken.key
+
+
+def take_pictures(files: Sequence[tuple[str, bytes]], network: str) -> str:
+    """Keep uploaded pictures where they will be simulated, to be shown to a network; return their key.
+
+    Raises:
+        ExplorerError: see `keep_pictures`; or the network cannot be had.
+    """
+    return keep_pictures(files, library.loaded(network).card)
+
+
+def note_pictures(key: str, files: Sequence[tuple[str, bytes]]) -> str:
+    """Keep in the server what brings uploaded pictures to a process that lacks them; return their key."""
+    if library.own_pictures().get(key) is None:
+        library.own_pictures().put(key, tuple(files), sum(len(content) for _, content in files))
+    return key
+
+
+def put_pictures(key: str, files: Sequence[tuple[str, bytes]]) -> None:
+    """Take in pictures that were checked before."""
+    from explorer.zoo.data import UploadedPictures
+
+    library.own_pictures().put(key, UploadedPictures(tuple(sorted(files))), sum(len(content) for _, content in files))
+
+
+def supply(key: str) -> tuple[Any, ...] | None:
+    """Return the work, name and arguments, that takes in an upload of this server; None if it is not here any more."""
+    network, pictures = library.own_networks().get(key), library.own_pictures().get(key)
+    if network is not None and network.parcel:
+        return ("explorer.study.uploads:take_network", *network.parcel)
+    return None if pictures is None else ("explorer.study.uploads:put_pictures", key, pictures)
 
 
 def keep_pictures(files: Sequence[tuple[str, bytes]], card: Card) -> str:

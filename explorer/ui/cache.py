@@ -5,27 +5,34 @@ A close look is computed in the visitor's own thread and given up as soon as he 
 
 from __future__ import annotations
 
-from typing import Any
+import atexit
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
 
-from explorer.study import library
+from explorer.plots.membrane import DrawnMembrane
+from explorer.study import process, uploads
+from explorer.study.executor import Executor, Inline
 from explorer.study.library import (  # noqa: F401 (what pages and windows need of it)
-    Loaded,
     fitting_rule,
     gone,
-    loaded,
     missing,
     own_networks,
     own_pictures,
-    source,
     store,
 )
 from explorer.study.memo import kept
-from explorer.study.runner import Instrument, Runner
+from explorer.study.results import Result, SiteSums
+from explorer.study.runner import Runner
+from explorer.study.seen import Channel, Described, Look, Taken, Windows, Work
 from explorer.study.settings import Settings
 from explorer.study.told import Told
 from explorer.ui.session import ASKED
+
+if TYPE_CHECKING:
+    from explorer.zoo.own import NetworkSource
 
 LOOK_BYTES = 96 * 2**20  # of close looks that are kept: of large networks, few
 
@@ -38,21 +45,47 @@ def names() -> list[str]:
     return catalogue.names()
 
 
-def images(network: str, name: str, n: int = 1) -> Any:
-    """Return the first n evaluation images of a source, uint8, as the network wants them."""
-    return library.pictures(network, name).first(n)
+@kept(1)
+def executor() -> Executor:
+    """Return what computes: a process beside a running server, this process elsewhere (in tests)."""
+    from streamlit.runtime import Runtime, get_instance
+
+    serving = st.runtime.exists() and type(get_instance()) is Runtime  # AppTest has a stand-in
+    return process.make(uploads.supply) if serving else Inline()
 
 
-def _engine() -> Instrument:
-    from explorer.study.measure import Engine
+class Remote:
+    """The queue's instrument, wherever simulations run."""
 
-    return Engine()
+    def available(self, settings: Settings, n: int) -> int:
+        """Return how many images there are of so many."""
+        return executor().call("explorer.study.measure:ENGINE.available", settings, n)
+
+    def advance(
+        self, settings: Settings, begin: int, end: int, stop: Callable[[], bool], pause: Callable[[], bool]
+    ) -> Result:
+        """Return what images [begin, end) show, or the first of them."""
+        asks = {"stop": stop, "pause": pause}
+        return executor().call("explorer.study.measure:ENGINE.advance", settings, begin, end, asks=asks)
+
+    def ready(self, settings: Settings) -> bool:
+        """Tell whether a method's conversion is at hand."""
+        return executor().call("explorer.study.measure:ENGINE.ready", settings)
+
+    def prepare(self, settings: Settings, stop: Callable[[], bool]) -> None:
+        """Fit a method, which may take long."""
+        executor().call("explorer.study.measure:ENGINE.prepare", settings, asks={"stop": stop})
+
+    def errors(self, settings: Settings, images: int, stop: Callable[[], bool]) -> dict[str, SiteSums]:
+        """Return the conversion errors of the first images."""
+        return executor().call("explorer.study.measure:ENGINE.errors", settings, images, asks={"stop": stop})
 
 
 @kept(1)
 def runner() -> Runner:
     """Return the one queue of runs."""
-    return Runner(_engine)
+    atexit.register(executor().close)
+    return Runner(Remote)
 
 
 def moved_on() -> bool:
@@ -61,83 +94,124 @@ def moved_on() -> bool:
     return False
 
 
+def aside(work: str, *args: Any, stop: Callable[[], bool] | None = moved_on) -> Any:
+    """Have something short computed for one visitor, beside the queue of runs.
+
+    work: the name of a function of `measure`, or of another module with that before it.
+    """
+    name = work if ":" in work else f"explorer.study.measure:{work}"
+    with runner().aside():
+        return executor().call(name, *args, asks={} if stop is None else {"stop": stop})
+
+
+@kept(4, LOOK_BYTES)
+def images(network: str, source: str, n: int = 1) -> np.ndarray:
+    """Return the first n evaluation images of a source, uint8, as the network wants them."""
+    return executor().call("explorer.study.measure:first", network, source, n)
+
+
+@kept(64)
+def available(network: str, source: str, n: int) -> int:
+    """Return how many images a source has of so many."""
+    return executor().call("explorer.study.measure:available", network, source, n)
+
+
+@kept(64)
+def note(network: str, source: str, n: int) -> str:
+    """Return how the first n images of a source were chosen, in words."""
+    return executor().call("explorer.study.measure:how_chosen", network, source, n)
+
+
+@kept(16)
+def describe(network: str) -> Described:
+    """Return what the conversion does to a network."""
+    return executor().call("explorer.study.measure:describe", network)
+
+
+def take_network(file: str, content: bytes, source: NetworkSource, preset: str, tell: Callable[[str], None]) -> Taken:
+    """Have an uploaded network read where it will be simulated; keep what brings it there again."""
+    args = (file, content, source, preset)
+    taken: Taken = executor().call("explorer.study.uploads:take_network", *args, tells={"tell": tell})
+    if taken.key:
+        uploads.note_network(taken, *args)
+    return taken
+
+
+def take_pictures(files: Sequence[tuple[str, bytes]], network: str) -> str:
+    """Have uploaded pictures checked where they will be simulated; return their key."""
+    key = executor().call("explorer.study.uploads:take_pictures", files, network)
+    return uploads.note_pictures(key, files)
+
+
 @kept(64, LOOK_BYTES)
-def look(settings: Settings, stop: Any = None, on_progress: Any = None) -> Any:
+def look(
+    settings: Settings,
+    stop: Callable[[], bool] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Look:
     """Return one image seen closely; the neuron does not matter. on_progress: how far a method's fit is."""
-    from explorer.study import measure
-
-    if settings.method:  # a fit may take long: slices of others do not wait for it
-        return measure.look(settings, stop, on_progress)
-    with runner().aside():
-        return measure.look(settings, stop)
+    if not settings.method:
+        return aside("look", settings, stop=stop)
+    asks = {"stop": stop} if stop else {}
+    tells = {"on_progress": on_progress} if on_progress else {}
+    return executor().call("explorer.study.measure:look", settings, asks=asks, tells=tells)  # a fit may take long
 
 
 @kept(256)
-def membrane(settings: Settings, name: str, neuron: int) -> Any:
+def membrane(settings: Settings, name: str, neuron: int) -> DrawnMembrane:
     """Return one neuron's membrane, ready to draw."""
-    from explorer.plots.membrane import DrawnMembrane
-    from explorer.study import measure
-
-    with runner().aside():
-        got = measure.membrane(settings, neuron)
-    return DrawnMembrane.of(name, got)
+    return DrawnMembrane.of(name, aside("membrane", settings, neuron, stop=None))
 
 
 @kept(24, LOOK_BYTES)
-def rasters(settings: Settings, neurons: int = 200) -> Any:
+def rasters(settings: Settings, neurons: int = 200) -> dict[str, np.ndarray]:
     """Return spike rasters of every site on the chosen image."""
-    from explorer.study import measure
-
-    with runner().aside():
-        return measure.rasters(settings, neurons, moved_on)
+    return aside("rasters", settings, neurons)
 
 
 @kept(64, LOOK_BYTES)
-def channel(settings: Settings) -> Any:
+def channel(settings: Settings) -> Channel:
     """Return the errors of one channel, neuron by neuron; image, row and column do not matter."""
-    from explorer.study import measure
+    return aside("channel", settings)
 
-    with runner().aside():
-        return measure.channel(settings, moved_on)
+
+@kept(16)
+def ensemble(settings: Settings) -> Any:
+    """Return random starts of a setting as an ensemble; settings without image, layer and neuron."""
+    return aside("explorer.study.ensemble:starts", settings)
+
+
+@kept(64)
+def certainty(settings: Settings, radius: float) -> Any:
+    """Return what is certain in a box around the chosen image; settings without layer and neuron."""
+    return aside("explorer.study.bounds:certainty", settings, radius)
 
 
 @kept(256)
-def additions(settings: Settings) -> Any:
+def additions(settings: Settings) -> Work:
     """Return the operations of the first images; settings without image and neuron."""
-    from explorer.study import measure
-
-    with runner().aside():
-        return measure.additions(settings, moved_on)
+    return aside("additions", settings)
 
 
 @kept(24, LOOK_BYTES)
-def windows(settings: Settings) -> Any:
+def windows(settings: Settings) -> Windows:
     """Return accuracy over every read-out window; settings without image and neuron."""
-    from explorer.study import measure
-
-    with runner().aside():
-        return measure.windows(settings, moved_on)
+    return aside("windows", settings)
 
 
 @kept(8)
 def constant(network: str) -> int:
     """Return multiply-accumulates per image that are done once."""
-    from explorer.study import measure
-
-    return measure.constant(network)
+    return executor().call("explorer.study.measure:constant", network)
 
 
 @kept(64)
 def told(method: str) -> Told:
     """Return what a method says of itself; by its key."""
-    from explorer.study import told
-
-    return told.told(method)
+    return executor().call("explorer.study.told:told", method)
 
 
 @kept(8)
-def macs(network: str) -> Any:
+def macs(network: str) -> dict[str, int]:
     """Return multiply-accumulates per image by site."""
-    from explorer.study import measure
-
-    return measure.macs(network)
+    return executor().call("explorer.study.measure:macs", network)

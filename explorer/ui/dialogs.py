@@ -14,6 +14,7 @@ import streamlit as st
 
 from explorer.limits import NAMED, limits
 from explorer.study import keys, link, uploads
+from explorer.study.seen import Described, Taken
 from explorer.study.settings import Settings
 from explorer.ui import cache, frame, state
 from explorer.ui.session import DIALOG, OWN_NETWORKS, OWN_PICTURES, PENDING
@@ -209,7 +210,7 @@ def _own_network(names: list[str]) -> None:
         return
     content = file.getvalue()
 
-    def work(tell: Callable[[str], None]) -> cache.Loaded:
+    def work(tell: Callable[[str], None]) -> Taken:
         preset = PRESETS[session["own_preset"]]
         source = NetworkSource(
             str(architecture),
@@ -220,21 +221,20 @@ def _own_network(names: list[str]) -> None:
             resize=preset.resize if pixels == preset.input_size else 0,
             part=str(part),
         )
-        return uploads.read_network(file.name, content, source, session["own_preset"], tell)
+        return cache.take_network(file.name, content, source, session["own_preset"], tell)
 
     found = _try("Reading the file…", work)
-    if found is not None and found.network.unsupported:
+    if found is not None and not found.key:
         st.error(
             "The weights fit, but the network cannot be converted: the calls below have no rule. What was on screen "
             "before stays.",
             icon=":material/error:",
         )
-        _report(found)
+        _report(found.described)
     elif found is not None:
-        parts = found.card.recipe["parts"]
-        if len(parts) > 1:
-            state.say(f"{file.name} holds {' and '.join(parts)}; taken: {found.card.recipe['part']}.")
-        _choose("network", uploads.keep_network(found, content))
+        if len(found.parts) > 1:
+            state.say(f"{file.name} holds {' and '.join(found.parts)}; taken: {found.part}.")
+        _choose("network", found.key)
 
 
 @st.dialog("Images to show the networks", width="medium", icon=":material/image:", on_dismiss=_close)
@@ -255,7 +255,7 @@ def _images_dialog() -> None:
         )
         if st.button("Use these pictures", key="own_pictures_load", type="primary", disabled=not files) and files:
             network, given = state.current().network, [(file.name, file.getvalue()) for file in files]
-            key = _try("Reading the pictures…", lambda _: uploads.keep_pictures(given, cache.loaded(network).card))
+            key = _try("Reading the pictures…", lambda _: cache.take_pictures(given, network))
             if key:
                 _choose("source", key)
     if folder is not None:
@@ -291,25 +291,23 @@ def _report_dialog() -> None:
     name = state.current().network
     with st.spinner("Tracing the network…"):
         try:
-            found = cache.loaded(name)
+            found = cache.describe(name)
         except Exception as error:
             st.error(keys.plain(frame.words(error)), icon=":material/error:")
             return
-    card = found.card
     st.markdown(
-        f"**{keys.plain(keys.label(name))}**: input {'×'.join(map(str, found.network.input_shape))}, "
-        f"{len(card.classes)} classes, {card.parameters:,} parameters"
+        f"**{keys.plain(keys.label(name))}**: input {'×'.join(map(str, found.input_shape))}, "
+        f"{found.classes} classes, {found.parameters:,} parameters"
     )
     _report(found)
 
 
-def _report(found: cache.Loaded) -> None:
+def _report(told: Described) -> None:
     import pandas as pd
 
-    from explorer.engine.graph.report import HEAD, conversion_report
-
-    told = conversion_report(found.network)
-    st.caption(told.summary())
-    for problem in told.unsupported[:5]:
-        st.error(keys.plain(str(problem)), icon=":material/block:")
-    st.dataframe(pd.DataFrame(told.lines, columns=list(HEAD)), hide_index=True, width="stretch", key="report_table")
+    st.caption(told.summary)
+    for problem in told.problems[:5]:
+        st.error(keys.plain(problem), icon=":material/block:")
+    st.dataframe(
+        pd.DataFrame(told.lines, columns=list(told.head)), hide_index=True, width="stretch", key="report_table"
+    )

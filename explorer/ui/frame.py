@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +13,9 @@ import streamlit as st
 
 from explorer.study import compare, keys
 from explorer.study.settings import RULES, Settings
-from explorer.ui import cache, journal, state
+from explorer.ui import cache, fragments, journal, state
 from explorer.ui.components import preload
+from explorer.ui.fitting import fitting
 from explorer.ui.session import ASKED, MESSAGE, OWNER, PENDING, PLACED
 
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from explorer.study.runner import Job
 
 LAYOUT = Path(__file__).with_name("layout.css")
+PACE, PACE_EACH = 0.3, 0.01  # seconds between looks for news: at least, and more for each visitor
+DRAWN, FOLLOWS = "live", "follows"  # the parts of a page that do so
+PATIENCE = 2.0  # seconds after which what refines is drawn anew even without news
 TELLING = 0.55  # activation, as a share of theta, of the neuron shown first: it spikes often and is not clipped
 
 
@@ -80,8 +86,6 @@ def view() -> View:
 
 def _view(settings: Settings) -> View:
     try:
-        from explorer.ui.panels.method import fitting
-
         with st.spinner("Loading the network and simulating one image…"), fitting(settings) as on_progress:
             look = cache.look(one_image(settings), stop=cache.moved_on, on_progress=on_progress)
     except Exception as error:
@@ -244,7 +248,7 @@ def _how_chosen(settings: Settings, jobs: list[Job]) -> str:
     """Return how the images of a folder were chosen, where they are fewer than asked for or drawn by a seed."""
     if settings.source == Settings().source or keys.is_upload(settings.source) or not jobs:
         return ""
-    note = cache.images(settings.network, settings.source, jobs[0].goal).note
+    note = cache.note(settings.network, settings.source, jobs[0].goal)
     return f": {note}" if note else ""
 
 
@@ -253,29 +257,58 @@ def _ahead() -> str:
     return f", {count(n, 'other visitor')} before you" if n else ""
 
 
-def _reached(jobs: list[Job]) -> tuple[bool, bool, bool]:
-    """Return how far runs are, as far as the rest of the page shows it: a first point, errors, all of it."""
-    first = jobs[0].result if jobs else None
-    return (
-        first is not None and first.images > 0,
-        first is not None and first.error_images > 0,
-        all(job.done for job in jobs),
-    )
+def _reached(jobs: list[Job]) -> tuple[bool, bool]:
+    """Return how far runs are, as far as the rest of the page shows it: errors (or a first point), all of it."""
+    first = jobs[0] if jobs else None
+    began = first is not None and bool(first.result.error_images if first.errors else first.result.images)
+    return began, all(job.done for job in jobs)
 
 
-def live(ask: Callable[[], list[Job]], draw: Callable[[], None]) -> None:
-    """Ask for runs and call draw() now and again while they refine; the page follows at first point, errors and end.
+def _news(jobs: list[Job]) -> tuple[Any, ...]:
+    """Return what a drawing of these runs depends on, as long as the settings stay."""
+    known = [(job.run.result.images, job.run.result.error_images, job.error) for job in jobs]
+    return known, all(job.done for job in jobs) or _ahead()
 
-    draw() asks again itself: a page that nobody looks at any more stops asking.
+
+def live(ask: Callable[[], list[Job]], draw: Callable[[], None], follow: Callable[[], None] | None = None) -> None:
+    """Ask for runs, draw them, and draw them again whenever there is news while they refine.
+
+    What else on the page shows them follows when errors are known (or a first point, where none are asked for) and at
+    the end: before the end follow() alone, if given, which draws below; else the whole page. A page that nobody looks
+    at any more stops asking.
     """
     jobs = ask()
     cache.runner().wait(jobs, 0.15)
-    reached = _reached(jobs)
+    reached, drawn, scene = _reached(jobs), _news(jobs), state.scene()
+    runs = itertools.count()
 
-    def body() -> None:
-        now = _reached(jobs)
-        draw()
-        if now != reached:
+    def part(body: Callable[[], None]) -> Callable[[], None]:
+        def drawing() -> None:
+            if state.scene() != scene:  # a control in here was moved, which concerns the page
+                st.rerun()
+            body()
+
+        return drawing
+
+    def watch() -> None:
+        nonlocal drawn, reached
+        if not next(runs):
+            return  # the page has just been drawn
+        ask()
+        patience = time.monotonic() + PATIENCE
+        while drawn == _news(jobs) and time.monotonic() < patience and not cache.moved_on():
+            cache.runner().wait(jobs, 0.1)
+        before, drawn, reached = reached, _news(jobs), _reached(jobs)
+        if reached == before:
+            fragments.rerun_after([DRAWN])
+        elif follow is None or reached[1]:
             st.rerun()
+        else:
+            fragments.rerun_after([DRAWN, FOLLOWS])
 
-    st.fragment(body, run_every=None if reached[2] else 0.3)()
+    st.fragment(part(draw), key=DRAWN)()
+    if follow is not None:
+        st.fragment(part(follow), key=FOLLOWS)()
+    if not reached[1]:
+        pace = PACE + PACE_EACH * cache.runner().load().visitors  # in a full hall more seldom
+        st.fragment(watch, run_every=pace)()

@@ -3,58 +3,52 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from explorer.limits import limits
 from explorer.study.memo import kept
+from explorer.study.memory import in_use_mib, trim
 from explorer.study.runner import Load
 
 EVERY = 60.0  # seconds
 log = logging.getLogger("explorer.server")
 
 
-def memory_mib() -> float:
-    """Return how much memory this process has in use, in MiB; 0 where the system does not say."""
-    with suppress(OSError, ValueError, IndexError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-    return 0.0
-
-
-def line(load: Load, mib: float) -> str:
-    """Return what is to be told."""
+def line(load: Load, mib: float, beside: float = 0.0) -> str:
+    """Return what is to be told; mib, beside: memory of the server and of the process that simulates."""
     visitors = f"{load.visitors} visitor{'' if load.visitors == 1 else 's'}"
-    return f"{visitors}, {load.waiting} waiting for {load.open_runs} runs, {mib:.0f} MiB in use"
+    parts = f" ({mib:.0f} the server, {beside:.0f} simulations)" if beside else ""
+    return f"{visitors}, {load.waiting} waiting for {load.open_runs} runs, {mib + beside:.0f} MiB in use{parts}"
 
 
 @kept(1)
-def begin(load: Callable[[], Load]) -> threading.Thread:
-    """Start the journal, once per server; load tells how busy it is."""
+def begin(load: Callable[[], Load], beside: Callable[[], float] = lambda: 0.0) -> threading.Thread:
+    """Start the journal, once per server; load tells how busy it is, beside the memory of other processes, in MiB."""
     if not log.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False
-    thread = threading.Thread(target=_write, args=(load,), name="journal", daemon=True)
+    thread = threading.Thread(target=_write, args=(load, beside), name="journal", daemon=True)
     thread.start()
     return thread
 
 
-def _write(load: Callable[[], Load]) -> None:
+def _write(load: Callable[[], Load], beside: Callable[[], float] = lambda: 0.0) -> None:
     log.info("the explorer listens, %s", "public" if limits().public else "for this computer's user")
     while True:
         time.sleep(EVERY)
         with suppress(Exception):  # a journal that fails must not take anything with it
             now = load()
             if now.visitors:
-                log.info(line(now, memory_mib()))
+                log.info(line(now, in_use_mib(), beside()))
+            else:
+                trim()  # what the visitors' pages took
 
 
 def is_full(load: Load, known: bool) -> bool:

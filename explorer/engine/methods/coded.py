@@ -7,7 +7,7 @@ the mean current, and what is sent is a code of it. Run in float64, so that noth
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,13 +72,16 @@ class Coded(Fitted):
     code(x, v, theta): what arrives at the next layer, as a mean current, and how many spikes say so; x: the mean
     current, v: v(0), float64 [B, *site], theta: thresholds [*site], all in activation units. sending(n): which of a
     neuron's T sending steps hold a spike if it sends the n-th level, bool [T, ...], and what levels they stand for,
-    [T]; levels: how many there are. sent_bits: bits a neuron may send in a step.
+    [T]; levels: how many there are. sent_bits: bits a neuron may send in a step. before, after: what is added to each
+    site's current and to what it sends, float64, broadcastable to [*site]; empty: nothing.
     """
 
     code: Code = field(kw_only=True)
     sending: Sending = field(kw_only=True)
     levels: int = field(kw_only=True)
     sent_bits: int = field(default=1, kw_only=True)
+    before: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
+    after: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
 
     @property
     def answers_from(self) -> int:
@@ -119,9 +122,10 @@ class Coded(Fitted):
         def code(site: Site, x: Tensor) -> Tensor:
             v = self.snn.initial_potential(site, keys).to(where, torch.float64)
             theta = self.snn.theta[site.name].to(x.device, x.dtype)
+            x = x + self.before[site.name].to(x.device) if self.before else x
             value, sent = self.code(x, v, theta)
             spikes[site.name], values[site.name], currents[site.name] = sent.cpu(), value.cpu(), x.cpu()
-            return value
+            return value + self.after[site.name].to(x.device) if self.after else value
 
         scores = site_run(network, images.to(where), code, double=True).float().cpu()
         logits = torch.full((self.T, *scores.shape), torch.nan)
@@ -157,8 +161,10 @@ class WatchedCode(Watched):
     def error_parts(self, site: str) -> ErrorParts:
         """See `Watched`: the value is the staircase of the mean current, so nothing is uneven."""
         a = self.ann.activations(self.images, (site,))[site].double()
-        value, theta = self.values[site], self.snn.theta[site].double()[None]
-        return ErrorParts.split(a, value, self.currents[site], value, theta)
+        theta, added = self.snn.theta[site].double()[None], self.code.after.get(site, 0.0)
+        came = self.currents[site] - self.code.before.get(site, 0.0)
+        value = self.values[site] + added
+        return ErrorParts.split(a, value, came, value, theta + added)
 
     def membrane(self, site: str, neuron: int) -> Membrane:
         """Return the T steps in which a neuron sends, after T in which it has taken in its whole input.

@@ -110,7 +110,8 @@ class Fitted:
     def run(self, images: Tensor, T: int | None = None, **how: Any) -> Outcome:
         """Run images [B, C, H, W] for T steps (None: as many as it was fitted for).
 
-        how: `store`, `stop`, `device` and `chunk` as in `simulate`; `additions`: whether they are counted.
+        how: `store`, `stop`, and of `SimulationSpec` `device`, `chunk` and `integer`; `additions`: whether they are
+        counted.
 
         Raises:
             SpecError: it was fitted for another T, or the images do not fit.
@@ -127,6 +128,7 @@ class Fitted:
         stop: Stop = None,
         device: Any = "auto",
         chunk: int = 0,
+        integer: bool = True,
         additions: bool = True,
     ) -> Iterator[Outcome]:
         """Run as `run` does, and yield the outcome of every chunk of images as it is ready."""
@@ -135,7 +137,7 @@ class Fitted:
             raise SpecError(
                 f"{self.method.key}: fitted for T = {self.T}, so it cannot run {steps} steps. Fit it for T = {steps}."
             )
-        spec = SimulationSpec(steps, Record(v_end=False), chunk, device=device)
+        spec = SimulationSpec(steps, Record(v_end=False), chunk, integer, device)
         yield from self._chunks(images, spec, Ask(store, stop, additions))
 
     @property
@@ -312,11 +314,12 @@ class FirstPhase:
 
     def current(self, snn: SpikingNetwork, site: str, T: int) -> Tensor:
         """Return what arrives at a site in each of T steps, float32 [T, B, *site]."""
-        return self._walk(snn, SimulationSpec(T, device=self.spec.device)).current(site)
+        return self._walk(snn, T, Record()).current(site)
 
     def run(self, snn: SpikingNetwork, T: int, v_end: bool = False) -> Simulation:
         """Simulate the images together for T steps."""
-        return self._walk(snn, SimulationSpec(T, Record(v_end=v_end), device=self.spec.device)).simulation()
+        return self._walk(snn, T, Record(v_end=v_end)).simulation()
 
-    def _walk(self, snn: SpikingNetwork, spec: SimulationSpec) -> Walk:
+    def _walk(self, snn: SpikingNetwork, T: int, record: Record) -> Walk:
+        spec = SimulationSpec(T, record, integer=self.spec.integer, device=self.spec.device)
         return Walk(snn, self.images, spec, self.store, self.stop, backend_for(spec.device))

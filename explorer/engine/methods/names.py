@@ -33,6 +33,7 @@ NAMES: Mapping[str, Name] = {
     "first-spike": Name("Time to first spike"),
     "radix": Name("Radix coding"),
     "parallel": Name("Parallel conversion"),
+    "differential": Name("Differential coding, several thresholds", "0"),
     "calibrate": Name("Calibrated for T"),
     "calibrate-signed": Name("Calibrated for T, signed spikes"),
 }

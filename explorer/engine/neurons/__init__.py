@@ -4,10 +4,11 @@ from explorer.engine.errors import SpecError
 from explorer.engine.neurons.burst import BURSTS
 from explorer.engine.neurons.integrate_and_fire import INTEGRATE_AND_FIRE
 from explorer.engine.neurons.law import Law
+from explorer.engine.neurons.several_thresholds import THRESHOLDS
 from explorer.engine.neurons.signed import SIGNED
 from explorer.engine.neurons.signed_at_zero import SIGNED_AT_ZERO
 
-LAWS = {law.name: law for law in (INTEGRATE_AND_FIRE, SIGNED, SIGNED_AT_ZERO, *BURSTS)}
+LAWS = {law.name: law for law in (INTEGRATE_AND_FIRE, SIGNED, SIGNED_AT_ZERO, *BURSTS, *THRESHOLDS)}
 
 
 def law_named(name: str) -> Law:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from types import FunctionType
 from typing import Any
 
@@ -50,7 +51,7 @@ class Law:
         """How many bits tell what a neuron sends in one step."""
         return len(self.planes).bit_length() if self.exclusive else len(self.planes)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A digest of what the law does: compiled code and kept spikes of another version never pass for this one's."""
         code = self.step.__code__

@@ -23,8 +23,16 @@ def joined(keys: list[bytes]) -> bytes:
 def step_digests(snn: SpikingNetwork, plan: Plan, path: str) -> dict[str, bytes]:
     """Return, per step, a digest of everything its result depends on besides images and time.
 
-    path: whatever else tells two ways of computing apart, such as the precision of what runs as traced.
+    path: whatever else tells two ways of computing apart, such as the precision of what runs as traced. The plan is
+    the network's own for this path. All chunks of images share them.
     """
+    key = ("step digests", path)
+    if key not in snn.kept:
+        snn.kept[key] = _step_digests(snn, plan, path)
+    return snn.kept[key]
+
+
+def _step_digests(snn: SpikingNetwork, plan: Plan, path: str) -> dict[str, bytes]:
     digests: dict[str, bytes] = {}
     for step in plan.steps:
         digest = hashlib.blake2b(f"{snn.network.fingerprint}/{step.name}/{path}".encode(), digest_size=12)

@@ -74,8 +74,12 @@ def simulate_chunks(
     *,
     store: SpikeStore | None = None,
     stop: Callable[[], bool] | None = None,
+    walk: type[Walk] = Walk,
 ) -> Iterator[Simulation]:
-    """Simulate as `simulate` does, and yield the result of every chunk of images as it is ready."""
+    """Simulate as `simulate` does, and yield the result of every chunk of images as it is ready.
+
+    walk: how a chunk goes through the layers; a store is shared only by walks of one kind.
+    """
     spec = spec or SimulationSpec()
     images = images.detach().float().cpu()
     snn.network.check_images(images)
@@ -83,7 +87,7 @@ def simulate_chunks(
         raise SpecError("images: at least 1 image, got none. Choose a data source with images.")
     for name in spec.record.sites:
         _check_neurons(snn, name, spec)
-    yield from _chunks(snn, images, spec, backend_for(spec.device), store, stop)
+    yield from _chunks(snn, images, spec, backend_for(spec.device), store, stop, walk)
 
 
 def backend_for(device: str) -> Backend:
@@ -104,6 +108,7 @@ def _chunks(
     where: Backend,
     store: SpikeStore | None,
     stop: Callable[[], bool] | None,
+    walk: type[Walk] = Walk,
 ) -> Iterator[Simulation]:
     """Run chunk by chunk; where memory runs out, halve the chunk and try again."""
     chunk = spec.chunk or chunk_images(snn, spec, where)
@@ -114,7 +119,7 @@ def _chunks(
         part = images[done : done + chunk].contiguous()
         result = None
         try:
-            result = Walk(snn, part, spec, store, stop, where).simulation()
+            result = walk(snn, part, spec, store, stop, where).simulation()
         except (torch.OutOfMemoryError, MemoryError) as error:
             if len(part) == 1:
                 raise SpecError(

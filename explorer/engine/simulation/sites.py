@@ -25,7 +25,7 @@ class SiteValues:
 
     def path(self, step: Step) -> str:
         """Name the path that runs here: sums of integers, unless a source's spikes differ in worth within a channel."""
-        spread = any(self.worth(source).ndim > 1 for source in step.sources)
+        spread = any(self._spread(source) for source in step.sources)
         return "float" if spread and step.kind is not StepKind.MAX_POOL else step.path
 
     def law(self, node: str) -> Law:
@@ -92,6 +92,11 @@ class SiteValues:
         while step.kind is StepKind.MAX_POOL:
             step = self.plan.by_node[step.sources[0]]
         return step
+
+    def _spread(self, node: str) -> bool:
+        """Tell whether a spike's worth differs within a channel."""
+        site = self._site_of(node)
+        return not _one_a_channel(self.neurons[site.name].worth, self.network.shapes[site.node.name])
 
     def _worth(self, node: str) -> np.ndarray:
         site = self._site_of(node)

@@ -79,8 +79,7 @@ class Walk:
                 totals[step.name] += int(self._take("total", step, *block)[0])
                 if record.counts:
                     self._count(step, block, counts, sent)
-        x = np.concatenate(scores, 1).astype(np.float64)
-        means = np.cumsum(x, 1) / np.arange(1, self.spec.T + 1)[None, :, None]
+        means = self._means(np.concatenate(scores, 1).astype(np.float64))
         return Simulation(
             T=self.spec.T,
             logits=torch.from_numpy(means.transpose(1, 0, 2).astype(np.float32)),
@@ -92,6 +91,10 @@ class Walk:
             seconds=time.perf_counter() - begin,
             paths={step.name: self.sites.path(step) for step in sites},
         )
+
+    def _means(self, x: np.ndarray) -> np.ndarray:
+        """Return the scores after each step, given the current x of each, both [B, T, K]."""
+        return np.cumsum(x, 1) / np.arange(1, self.spec.T + 1)[None, :, None]
 
     def _count(self, step: Step, block: tuple[int, int], counts: dict[str, Array], sent: dict[str, Array]) -> None:
         """Add a block's spikes to what was counted, and to how many were sent at all."""

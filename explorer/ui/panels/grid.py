@@ -13,7 +13,7 @@ from explorer.engine.theory import wilson
 from explorer.plots import accuracy, theme
 from explorer.plots import sweep as drawn
 from explorer.plots.figure import Figure
-from explorer.study import keys, library, report, sweep
+from explorer.study import keys, report, sweep
 from explorer.study.memo import kept
 from explorer.study.report import Row
 from explorer.study.results import Result
@@ -135,8 +135,7 @@ def draw(grid: Sweep) -> None:
 
 
 def _goal(grid: Sweep, result: Result) -> int:
-    pictures = library.pictures(grid.base.network, grid.base.source)
-    return pictures.available(grid.images) if result.images else grid.images
+    return cache.available(grid.base.network, grid.base.source, grid.images) if result.images else grid.images
 
 
 def _progress(grid: Sweep, results: dict[Settings, Result], goal: int, done: bool) -> None:

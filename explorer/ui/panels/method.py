@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from explorer.study.settings import Settings
 from explorer.study.told import Option
 from explorer.ui import cache, frame, state
 from explorer.ui.components import chart
+from explorer.ui.fitting import CALIBRATIONS
 
-CALIBRATIONS = {"calibrate": "0 or 1", "calibrate-signed": "−1, 0 or 1"}
 SHARED = ("threshold", "v_init", "law", "seed")  # settings that all methods have
 PLAIN = "As chosen below"
 
@@ -109,34 +108,6 @@ def _written(option: Option, key: str) -> Callable[[], None]:
         state.change(method=names.with_field(state.current().method, option.name, told))
 
     return change
-
-
-@contextmanager
-def fitting(settings: Settings) -> Iterator[Callable[[int, int], None] | None]:
-    """Draw how far the fit of a method is while it runs, and what stops it; only of methods that tell."""
-    key = names.split(settings.method)[0]
-    if key not in CALIBRATIONS:
-        yield None
-        return
-    place = st.empty()
-    bar: list[Any] = []
-
-    def on_progress(done: int, layers: int) -> None:
-        if not bar:
-            row = place.container(horizontal=True, vertical_alignment="center")
-            bar.append(row.progress(0.0))
-            row.button("Cancel", key="cancel_fit", icon=":material/close:", on_click=_back)
-        bar[0].progress(done / layers, f"Calibrating for T = {settings.T}: {done} of {layers} layers")
-
-    try:
-        yield on_progress
-    finally:
-        place.empty()
-
-
-def _back() -> None:
-    """Go back to the last settings that gave a result."""
-    state.put(state.last_good() or Settings())
 
 
 def found(view: frame.View) -> None:

@@ -24,6 +24,7 @@ from explorer.engine.neurons import INTEGRATE_AND_FIRE, Law
 
 MAX_THREADS = 8
 MAX_TABLE_BYTES = 3 * 2**20
+MAX_TABLE_PLANES = 3  # of a source: of more, few bits are set in any one
 MAX_ROW_BYTES = 2 * 2**20
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 NO_BYTES, NO_FLOATS = np.empty(0, np.uint8), np.empty(0, np.float32)
@@ -90,7 +91,8 @@ class CpuBackend:
     def arrange(self, fixed: FixedPoint) -> Rows:
         """See `Backend`. Small layers get sums by bytes of spikes, others their rows, tiles of lanes one by one."""
         rows, stored = fixed.rows, fixed.rows.shape[1]
-        table = len(rows) * 32 * stored * 4 <= MAX_TABLE_BYTES
+        planes = len(fixed.inputs) / max(1, len({node for node, _ in fixed.inputs}))
+        table = len(rows) * 32 * stored * 4 <= MAX_TABLE_BYTES and planes <= MAX_TABLE_PLANES
         lanes = next(n for n in (64, 32, 16) if stored % n == 0)
         if not table and len(rows) * lanes * 4 > MAX_ROW_BYTES:
             lanes = min(lanes, 32)

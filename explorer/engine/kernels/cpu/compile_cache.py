@@ -103,6 +103,21 @@ def private_folder() -> Path | None:
 class CheckedFile(IndexDataCacheFile):
     """Numba's index and data files, each behind a digest of itself; what is not whole counts as not there."""
 
+    def save(self, key: Any, data: Any) -> None:
+        """Keep a loop in a file named after all that it was compiled for.
+
+        Numba numbers its files. Two processes that compile different loops of one function at once then take the same
+        number, and the index of the one may name the machine code of the other.
+        """
+        overloads = self._load_index()
+        if not overloads:  # of older sources, if any
+            for old in Path(self._cache_path).glob(self._data_name_pattern.replace("{number:d}", "*")):
+                old.unlink(missing_ok=True)
+        what = DIGEST(repr((self._source_stamp, key)).encode()).hexdigest()[:16]
+        name = self._data_name_pattern.replace("{number:d}", what)
+        self._save_data(name, data)
+        self._save_index({**self._load_index(), key: name})
+
     def _dump(self, obj: Any) -> bytes:
         content = super()._dump(obj)
         return DIGEST(content).digest() + content

@@ -4,6 +4,7 @@ from explorer.engine.methods.catalogue.burst import Burst
 from explorer.engine.methods.catalogue.calibrate import Calibrate, CalibrateSigned
 from explorer.engine.methods.catalogue.cos import COS
 from explorer.engine.methods.catalogue.data_norm import MaxNorm, PercentileNorm
+from explorer.engine.methods.catalogue.differential import Differential
 from explorer.engine.methods.catalogue.first_spike import FirstSpike
 from explorer.engine.methods.catalogue.ftbc import FTBC
 from explorer.engine.methods.catalogue.light_calibration import LightCalibration
@@ -36,6 +37,7 @@ METHODS = (
     FirstSpike,
     Radix,
     Parallel,
+    Differential,
     Calibrate,
     CalibrateSigned,
 )

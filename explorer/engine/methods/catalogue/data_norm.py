@@ -4,17 +4,22 @@
 
 P. Diehl et al., *Fast-classifying, high-accuracy spiking deep networks through weight and threshold balancing*, IJCNN
 2015; B. Rueckauer et al., *Conversion of continuous-valued deep networks to efficient event-driven networks for image
-classification*, Frontiers in Neuroscience 2017. The percentile is over all activations of a site, zeros included.
+classification*, Frontiers in Neuroscience 2017. The percentile is over all activations of a site, zeros included, or
+over those above zero: both conventions are in use.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from explorer.engine.graph import Network
+import numpy as np
+import torch
+from torch import Tensor
+
+from explorer.engine.graph import Network, Site
 from explorer.engine.methods.fitted import Fitted
-from explorer.engine.methods.fitting import Probe
-from explorer.engine.methods.method import Method, option
+from explorer.engine.methods.fitting import Probe, by_channel, changed
+from explorer.engine.methods.method import OWN, Method, option
 from explorer.engine.specs import MaxActivation, Percentile, ThresholdRule
 
 
@@ -54,6 +59,7 @@ class PercentileNorm(Method):
     )
 
     p: float = option(99.9, "the percentile", low=50.0, high=100.0)
+    over: str = option("all", "of all activations, or of those above zero", choices=("all", "positive"))
     per: str = option("site", "one threshold per site or per channel", choices=("site", "channel"))
 
     def own_rule(self, network: Network, T: int) -> ThresholdRule:
@@ -62,4 +68,17 @@ class PercentileNorm(Method):
 
     def fit_on(self, probe: Probe, T: int) -> Fitted:
         """See `Method`."""
-        return Fitted(self, self.base(probe, T), T)
+        snn = self.base(probe, T)
+        if self.over == "positive" and self.threshold == OWN:
+            for site in probe.network.sites:
+                snn = changed(snn, site.name, theta=self._of_positive(probe.activations(site.name), site))
+        return Fitted(self, snn, T)
+
+    def _of_positive(self, a: Tensor, site: Site) -> Tensor:
+        """Return the percentile of activations [N, *site] above zero; where there are none, the site's, or 1."""
+        rows = a.movedim(1, 0).flatten(1).numpy() if self.per == "channel" else a.flatten()[None].numpy()
+        whole = a[a > 0]
+        spare = float(np.percentile(whole.numpy(), self.p)) if whole.numel() else 1.0
+        found = [np.percentile(row[row > 0], self.p) if (row > 0).any() else spare for row in rows]
+        theta = torch.tensor(np.array(found))
+        return by_channel(theta, site) if self.per == "channel" else theta.float()[0]
