@@ -48,15 +48,18 @@ def calibrate() -> None:
     """Draw the button that fits the network to the present number of steps."""
     settings = state.current()
     key = names.split(settings.method)[0]
+    if key in CALIBRATIONS:
+        st.session_state["calibration_code"] = key
     chosen = st.segmented_control(
         "Calibrate for T: a spike counts",
         list(CALIBRATIONS),
         format_func=lambda code: CALIBRATIONS[code],
-        default="calibrate",
+        default=None if key in CALIBRATIONS else "calibrate",
         key="calibration_code",
         required=True,
         help="With plain spikes a neuron sends one bit a step. Signed ones can be taken back, which needs two, and "
         "makes up for charge that came early.",
+        on_change=_other_code,
     )
     st.button(
         f"Calibrate for T = {settings.T}",
@@ -70,6 +73,12 @@ def calibrate() -> None:
         "Whenever T changes, it is done anew for that T.",
         on_click=lambda: state.change(method=chosen),
     )
+
+
+def _other_code() -> None:
+    """Calibrate anew where a calibration is in force and the other code is chosen."""
+    if names.split(state.current().method)[0] in CALIBRATIONS:
+        state.change(method=st.session_state["calibration_code"])
 
 
 def _control(option: Option, written: str | None) -> None:
