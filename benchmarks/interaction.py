@@ -1,7 +1,7 @@
 """What the visitor feels, measured in headless Chromium: `python -m benchmarks.interaction` prints JSON.
 
-Slider release to repainted membrane trace, to the first coarse accuracy point, and page switch to the first painted chart.
-"""  # noqa: E501
+Slider release to repainted membrane, to the first coarse accuracy point, and page switch to the first painted chart.
+"""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from explorer.study.scene import Scene
 from explorer.study.settings import Settings
 from tests import browser_help as help
 
-TARGETS = {"trace_ms": 400, "accuracy_ms": 1200, "page_ms": 700}
+TARGETS = {"membrane_ms": 400, "accuracy_ms": 1200, "page_ms": 700}
 
 
 def median(values: list[float]) -> float:
@@ -27,19 +27,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moves", type=int, default=8)
     moves = parser.parse_args().moves
-    traces, points, switches = [], [], []
+    membranes, points, switches = [], [], []
     with help.app_server() as address, help.chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         help.open_page(page, f"{address}/?{link.PARAMETER}={link.encode(Scene(Settings(images=64)))}")
         help.until_done(page)
         slider = page.locator(".stSlider").filter(has_text="v_init").locator("input").first
         for _ in range(moves):
-            trace, curve = help.line(page, "Membrane"), help.line(page, "Accuracy", 1)
+            membrane, curve = help.line(page, "Membrane"), help.line(page, "Accuracy", 1)
             slider.focus()
             began = time.perf_counter()
             slider.press("ArrowLeft")
-            help.until_other(page, "Membrane", trace)
-            traces.append(time.perf_counter() - began)
+            help.until_other(page, "Membrane", membrane)
+            membranes.append(time.perf_counter() - began)
             help.until_other(page, "Accuracy", curve, 1)
             points.append(time.perf_counter() - began)
             help.until_done(page)
@@ -49,7 +49,7 @@ def main() -> None:
             page.get_by_role("link", name=name).first.click()
             page.locator(help.chart(page, alt) + "[data-painted]").first.wait_for(timeout=help.WAIT)
             switches.append(time.perf_counter() - began)
-    numbers = {"trace_ms": median(traces), "accuracy_ms": median(points), "page_ms": median(switches)}
+    numbers = {"membrane_ms": median(membranes), "accuracy_ms": median(points), "page_ms": median(switches)}
     print(
         json.dumps({**numbers, "targets": TARGETS, "moves": moves, "cores": os.cpu_count(), "load": os.getloadavg()[0]})
     )

@@ -42,7 +42,7 @@ from explorer.engine import (
     simulate,
     trace,
 )
-from explorer.engine.analysis import neuron_trace
+from explorer.engine.analysis import membrane
 from explorer.zoo.architectures import build
 from explorer.zoo.data import Embedded, load_images
 from explorer.zoo.images import normalise
@@ -185,8 +185,8 @@ def extension(snn: SpikingNetwork, images: torch.Tensor, repeats: int, device: s
     return statistics.median(more) / statistics.median(full)
 
 
-def trace_ms(network: Network, snn: SpikingNetwork, images: torch.Tensor, repeats: int) -> tuple[float, float]:
-    """Return milliseconds to trace a neuron of one image at T = 64: mean over sites with the rest kept, and from none.
+def membrane_ms(network: Network, snn: SpikingNetwork, images: torch.Tensor, repeats: int) -> tuple[float, float]:
+    """Return milliseconds to read a membrane of one image at T = 64: mean over sites with the rest kept, and from none.
 
     The second is the worst case: the last site, nothing kept.
     """
@@ -194,11 +194,11 @@ def trace_ms(network: Network, snn: SpikingNetwork, images: torch.Tensor, repeat
     one = images[:1]
     simulate(snn, one, SimulationSpec(T=64, record=QUIET), store=store)
     kept = [
-        median_seconds(lambda s=s: neuron_trace(snn, one, s.name, s.neurons // 2, 64, store=store), repeats)
+        median_seconds(lambda s=s: membrane(snn, one, s.name, s.neurons // 2, 64, store=store), repeats)
         for s in network.sites
     ]
     last = network.sites[-1]
-    fresh = median_seconds(lambda: neuron_trace(snn, one, last.name, last.neurons // 2, 64), repeats)
+    fresh = median_seconds(lambda: membrane(snn, one, last.name, last.neurons // 2, 64), repeats)
     return 1e3 * statistics.mean(kept), 1e3 * fresh
 
 
@@ -253,7 +253,7 @@ def measure(name: str, n_images: int, repeats: int, quick: bool, device: str) ->
     jelly = spikingjelly_seconds(model, few, max(1, repeats // 2), device)
     again = full if len(some) == len(few) else median_seconds(lambda: simulate(snn, some, spec_for(device)), repeats)
     mean, last = tweaks(network, snn, some, again, 1 if quick else repeats, device)
-    kept, fresh = trace_ms(network, snn, images, repeats)
+    kept, fresh = membrane_ms(network, snn, images, repeats)
     neurons = sum(s.neurons for s in network.sites)
     return {
         "network": label,
@@ -269,8 +269,8 @@ def measure(name: str, n_images: int, repeats: int, quick: bool, device: str) ->
         "tweak_mean_ratio": mean,
         "tweak_last_ratio": last,
         "extend_ratio": extension(snn, some, max(1, repeats // 2), device),
-        "trace_ms": kept,
-        "trace_fresh_ms": fresh,
+        "membrane_ms": kept,
+        "membrane_fresh_ms": fresh,
         "peak_mb": peak_mb(name, 50 if quick else 500, 256),
         "mean_rate": sum(result.spike_totals.values()) / (neurons * n_images * T),
         "paths": result.paths,

@@ -8,6 +8,7 @@ import streamlit as st
 from explorer.plots import accuracy, rates, theme
 from explorer.plots.energy import energy_figure, operations_figure
 from explorer.study import compare, energy
+from explorer.study.case import run_key
 from explorer.study.energy import ADD_PJ, MAC_PJ
 from explorer.study.results import alike
 from explorer.ui import cache, frame, tour
@@ -16,8 +17,8 @@ from explorer.ui.components import chart
 
 def wanted(settings):
     """Return the runs that the page needs: one, read after fewer steps, unless thresholds depend on T."""
-    base = settings.look()
-    return [replace(base, T=T) for T in (energy.durations(base.T) if base.rule == "mse" else [base.T])]
+    base = settings.of_run()
+    return [replace(base, T=T) for T in (energy.durations(base.T) if base.depends_on_T else [base.T])]
 
 
 def ask(view):
@@ -37,9 +38,7 @@ def draw(view):
         return
     steps = energy.durations(result.T)
     ended = [result.after(T) for T in steps] if len(jobs) == 1 else results
-    known = [
-        (one, cache.additions(frame.without_image(replace(view.settings, T=one.T)))) for one in ended if one.images
-    ]
+    known = [(one, cache.additions(run_key(replace(view.settings, T=one.T)))) for one in ended if one.images]
     known.sort(key=lambda pair: pair[0].T)
     macs = cache.macs(view.settings.network)
     work = next(work for one, work in known if one.T == result.T)

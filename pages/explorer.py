@@ -9,7 +9,7 @@ from explorer.study import compare, keys
 from explorer.study.results import alike
 from explorer.ui import frame, tour, widgets
 from explorer.ui.components import chart
-from explorer.ui.panels import comparison, errors, exports, layer_table
+from explorer.ui.panels import comparison, errors, exports, layer_table, method
 from explorer.ui.panels.neuron import picture, place
 
 CLASSES = 10
@@ -46,17 +46,17 @@ def one_neuron(view):
     columns = st.columns([3, 1, 1, 1])
     widgets.select("layer", look.shapes, at=columns[0])
     place(look.shapes[settings.layer], columns[1:])
-    trace = frame.trace(view, "v(t)", settings)
-    n = int(trace.z.sum())
+    neuron = frame.membrane(view, "v(t)", settings)
+    n = int(neuron.z.sum())
     chart(
-        membrane.membrane_figure([trace]),
+        membrane.membrane_figure([neuron]),
         "membrane",
         f"Membrane potential over {settings.T} steps; {n} spikes.",
     )
     st.caption(
-        f"{n} spikes in T = {settings.T} steps: â = θ n / T = {trace.theta:.4g} × {n} / {settings.T} = "
-        f"**{trace.theta * n / settings.T:.4g}**; the ANN says a = **{trace.a:.4g}**. "
-        f"v(0) = {frame.plain_number(trace.v0)} activation units. Image {settings.image}, {look.device}."
+        f"{n} spikes in T = {settings.T} steps: â = θ n / T = {neuron.theta:.4g} × {n} / {settings.T} = "
+        f"**{neuron.theta * n / settings.T:.4g}**; the ANN says a = **{neuron.a:.4g}**. "
+        f"v(0) = {frame.plain_number(neuron.v0)} activation units. Image {settings.image}, {look.device}."
     )
 
 
@@ -67,7 +67,7 @@ def curves(view, named):
     results = alike(known)
     settings, mine, waiting = comparison.latest(view, results[0], bool(results[0].images))
     if waiting:
-        named = [compare.Named("settings before", settings.look(), compare.role(settings)), *named[1:]]
+        named = [compare.Named("settings before", settings.of_run(), compare.role(settings)), *named[1:]]
         mine, *results[1:] = alike([mine, *results[1:]])
     results[0] = mine
     comparison.keep(settings, named, results)
@@ -114,6 +114,7 @@ named = comparison.runs(view)
 frame.live(lambda: comparison.ask(named), lambda: curves(view, named))
 exports.shown().grid = None
 layer_table.draw(view, comparison.ask(named)[0].result)
+method.found(view)
 comparison.pins()
 exports.buttons()
 tour.lesson("explorer")

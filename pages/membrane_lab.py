@@ -40,7 +40,7 @@ def images(view):
 
 def missed(view):
     """Return the images, from the chosen one on, that the SNN misses, and say how many were looked at."""
-    job = cache.runner().want(frame.owner(), [replace(view.settings.look(), images=LOOKED_THROUGH)])[0]
+    job = cache.runner().want(frame.owner(), [replace(view.settings.of_run(), images=LOOKED_THROUGH)])[0]
     cache.runner().wait([job], 4.0)
     known = job.result
     what = "are wrong" if known.labelled else "are answered otherwise than by the ANN"
@@ -90,17 +90,17 @@ def starts(settings):
 def three_starts(view):
     """Draw membrane, player, decoded value and input current under zero start, half start and yours."""
     s = view.settings
-    traces = [frame.trace(view, one.name, one.settings) for one in starts(s)]
+    drawn = [frame.membrane(view, one.name, one.settings) for one in starts(s)]
     st.subheader(f"Neuron {s.layer}, channel {s.channel}, row {s.row}, column {s.column}")
-    chart(membrane.membrane_figure(traces), "lab_membrane", "Membrane potential under up to three settings.", time=True)
-    mine = next(t for t, one in zip(traces, starts(s), strict=True) if one.settings == s)
+    chart(membrane.membrane_figure(drawn), "lab_membrane", "Membrane potential under up to three settings.", time=True)
+    mine = next(t for t, one in zip(drawn, starts(s), strict=True) if one.settings == s)
     player(mine, view.look.snn, view.look.classes, "player")
     left, right = st.columns(2)
     with left:
-        alt = f"Decoded value approaching a = {traces[0].a:.3g}."
-        chart(membrane.convergence_figure(traces), "lab_decoded", alt, time=True)
+        alt = f"Decoded value approaching a = {drawn[0].a:.3g}."
+        chart(membrane.convergence_figure(drawn), "lab_decoded", alt, time=True)
     with right:
-        chart(membrane.current_figure(traces), "lab_current", "Input current per step.", time=True)
+        chart(membrane.current_figure(drawn), "lab_current", "Input current per step.", time=True)
     st.caption(
         f"Image {s.image}, T = {s.T}, {keys.plain(s.describe())}, {view.look.device}. The current differs between "
         "settings because the layers before start differently, too. The line in the charts of time stands where the "

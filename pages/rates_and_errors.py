@@ -7,8 +7,7 @@ import streamlit as st
 
 from explorer.engine.theory import PARTS
 from explorer.plots import accuracy, rates, theme
-from explorer.study.recipes import ERROR_IMAGES
-from explorer.study.results import EDGES_V
+from explorer.study.results import EDGES_V, ERROR_IMAGES
 from explorer.ui import cache, frame, state, tour, widgets
 from explorer.ui.components import chart, equaliser
 from explorer.ui.panels import comparison, errors, layer_table
@@ -33,7 +32,7 @@ def equalisers(view):
             entry[index] = round(value, 2)
             state.change(sites=now.with_site(site, entry[0], entry[1]).sites, layer=site)
 
-        values = [layer_table.effective(settings, name)[index] for name in names]
+        values = [layer_table.effective(view, name)[index] for name in names]
         with st.expander(title, expanded=what == "scale", icon=":material/equalizer:"):
             equaliser(
                 names,
@@ -51,7 +50,7 @@ def equalisers(view):
 
 def ask(view):
     """Ask for the present run."""
-    return cache.runner().want(frame.owner(), [view.settings.look()], errors=True)
+    return cache.runner().want(frame.owner(), [view.settings.of_run()], errors=True)
 
 
 def draw(view):
@@ -134,7 +133,7 @@ def one_channel(view):
     s, now = view.settings, state.current()
     if now.channel != s.channel and replace(now, channel=s.channel) == s:
         st.rerun()  # typed below, in this part of the page alone: the rest follows
-    seen = cache.channel(replace(s.look(), layer=s.layer, channel=s.channel, images=ERROR_IMAGES))
+    seen = cache.channel(replace(s.of_run(), layer=s.layer, channel=s.channel, images=ERROR_IMAGES))
     st.subheader(f"Inside channel {s.channel} of {s.layer}")
     widgets.number("channel", view.look.shapes[s.layer][0] - 1)
     left, right = st.columns(2)

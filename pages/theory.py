@@ -5,7 +5,7 @@ import streamlit as st
 
 from explorer.engine.theory import staircase_counts
 from explorer.plots import theory
-from explorer.plots.membrane import Trace, membrane_figure
+from explorer.plots.membrane import DrawnMembrane, membrane_figure
 from explorer.study.scene import INPUTS
 from explorer.ui import frame, state, tour, widgets
 from explorer.ui.components import chart
@@ -74,9 +74,10 @@ with left:
     )
 with right:
     before, after, fired = theory.step(x0, theta, T, v_init)
-    trace = Trace("v(t)", np.full(T, x0), before, after, fired, theta, v_init * theta, float(np.clip(x0, 0, theta)))
+    a = float(np.clip(x0, 0, theta))
+    shown = DrawnMembrane("v(t)", np.full(T, x0), before, after, fired, theta, v_init * theta, a)
     chart(
-        membrane_figure([trace]).update_layout(height=340),
+        membrane_figure([shown]).update_layout(height=340),
         "theory_membrane",
         f"Membrane of this neuron: {n} spikes.",
         note=note,

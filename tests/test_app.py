@@ -200,7 +200,7 @@ def test_table_edits_are_checked(monkeypatch):
 def test_exported_script_reproduces_what_is_on_screen(tmp_path, page, where):
     """Saved in a folder of its own: run there with the package installed, or from the checkout's root."""
     settings = replace(SMALL, T=4, images=32, v_init=0.3, sites=(("act1", 0.9, 0.5),))
-    pinned = Pin(replace(SMALL.look(), T=6, rule="max"), "other rule")
+    pinned = Pin(replace(SMALL.of_run(), T=6, rule="max"), "other rule")
     at = open_app(Scene(settings, Display(ablation="start"), (pinned,)), page)
     lines = settle(at).session_state["shown"].everything()
     file = tmp_path / "run.py"
@@ -293,7 +293,7 @@ def test_undo_takes_back_display_choices_and_pins_too():
 
 
 def test_pins_and_display_choices_come_with_the_link():
-    pinned = Pin(replace(SMALL.look(), v_init=0.1))
+    pinned = Pin(replace(SMALL.of_run(), v_init=0.1))
     at = settle(open_app(Scene(SMALL, Display(log_axis=False), (pinned,)), "accuracy_and_ablation"))
     figure = chart(at, "accuracy")
     assert figure["layout"]["xaxis"].get("type") != "log"

@@ -55,7 +55,7 @@ def others_run_more():
     ],
 )
 def test_what_others_computed_changes_no_number(page, display):
-    scene = Scene(YOURS, display, (Pin(replace(YOURS.look(), rule="max")),))
+    scene = Scene(YOURS, display, (Pin(replace(YOURS.of_run(), rule="max")),))
     cache.runner.clear()
     alone = screen(opened(scene, page))
     others_run_more()

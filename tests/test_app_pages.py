@@ -137,9 +137,9 @@ def test_energy_grows_with_time():
 
 
 @pytest.mark.parametrize("i", range(5))
-def test_tour_steps_set_the_app(i):
-    step = tour.steps()[i]
-    assert (ROOT / "pages" / f"{step.page}.py").exists() and step.scene != Scene()
+def test_tour_stations_set_the_app(i):
+    station = tour.stations()[i]
+    assert (ROOT / "pages" / f"{station.page}.py").exists() and station.scene != Scene()
 
 
 def test_a_tour_button_opens_its_settings():

@@ -144,7 +144,7 @@ def test_back_ends_agree_bit_for_bit(network, backend, law):
         assert torch.equal(ours.x[last], theirs.x[last]) and torch.equal(ours.v[last], theirs.v[last])
     assert torch.equal(ours.spikes[last], theirs.spikes[last])
     counted = ours.counts[last].flatten(1)[:, ours.neurons[last]]
-    assert torch.equal(ours.spikes[last].sum(0, dtype=torch.int32), counted), "a trace is the run's own"
+    assert torch.equal(ours.spikes[last].sum(0, dtype=torch.int32), counted), "a membrane is the run's own"
 
 
 def every_field(site) -> dict[str, dict]:

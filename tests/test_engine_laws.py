@@ -23,7 +23,7 @@ from explorer.engine import (
     simulate,
     trace,
 )
-from explorer.engine.analysis import error_parts, neuron_trace, top1_curve
+from explorer.engine.analysis import error_parts, membrane, top1_curve
 from explorer.engine.kernels.reference import law_scan
 from explorer.engine.neurons import INTEGRATE_AND_FIRE
 from explorer.engine.theory import staircase, wilson
@@ -186,12 +186,12 @@ def test_error_parts_add_up(resnet):
     assert (first.unevenness.abs() > 1e-6).double().mean() < 1e-3
 
 
-def test_neuron_trace_is_the_recorded_one(resnet):
+def test_a_membrane_is_the_recorded_one(resnet):
     network, calibration = resnet
     snn = convert(network, calibration)
     name = network.sites[5].name
     sim = simulate(snn, IMAGES, SimulationSpec(T=40, record=Record(sites=(name,), neurons=(0, 77, 900))))
-    one = neuron_trace(snn, IMAGES[2:3], name, 77, 40)
+    one = membrane(snn, IMAGES[2:3], name, 77, 40)
     assert torch.equal(one.z, sim.spikes[name][:, 2, 1])
     assert torch.equal(one.v, sim.v[name][:, 2, 1])
     assert torch.equal(one.x, sim.x[name][:, 2, 1])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from explorer.engine import TraceError, UnsupportedLayerError, calibrate, convert, trace
-from explorer.engine.compile import segment, views
+from explorer.engine.compile import mosaic, segment
 from explorer.engine.graph import guard, mark
 from explorer.engine.graph.guard import check_steps
 from explorer.zoo.architectures import build
@@ -91,7 +91,7 @@ def test_a_wrong_number_in_the_exact_path_is_found(monkeypatch):
         planted.setattr(segment._Builder, "_tap", shifted)
         assert "please report" in trace(net, IMAGES[:1]).unsupported[0].mend
     with monkeypatch.context() as planted:
-        planted.setattr(views, "_channel_pad", lambda view, node, shape: view)
+        planted.setattr(mosaic, "_channel_pad", lambda found, node, shape: found)
         assert "the exact sum" in trace(net, IMAGES[:1]).unsupported[0].why
     assert not trace(net, IMAGES[:1]).unsupported
 

@@ -26,7 +26,7 @@ from explorer.engine.methods.catalogue.light_calibration import least_squares
 from explorer.engine.methods.catalogue.radix import digits
 from explorer.engine.methods.catalogue.scaled_thresholds import scales
 from explorer.engine.methods.coded import Coded, depth, levels
-from explorer.engine.methods.fitted import Look, TwoPhases, read_out
+from explorer.engine.methods.fitted import FirstPhase, TwoPhases, read_out
 from explorer.engine.methods.fitting import by_channel, changed, fire
 from explorer.engine.neurons import law_named
 from explorer.engine.neurons.parameters import Neurons
@@ -241,7 +241,7 @@ def slow(conversion, images):
         return slow_coded(conversion, images)
     snn = conversion.snn
     if isinstance(conversion, TwoPhases):
-        snn, _ = conversion.prepare(Look(images, SimulationSpec(T), SpikeStore(), None))
+        snn, _ = conversion.prepare(conversion.snn, FirstPhase(images, SimulationSpec(T), SpikeStore(), None))
     logits, counts, _ = simulate_reference(snn, images, T)
     return read_out(logits, conversion.skipped), counts
 
@@ -286,7 +286,7 @@ def test_every_method_is_the_slow_loop(network_of, key):
 def test_first_phases_by_the_slow_loop(plain, key):
     """The mask and the moved starts, from the reference's potentials."""
     conversion = fitted(key, plain)
-    snn, before = conversion.prepare(Look(IMAGES, SimulationSpec(T), SpikeStore(), None))
+    snn, before = conversion.prepare(conversion.snn, FirstPhase(IMAGES, SimulationSpec(T), SpikeStore(), None))
     assert [run.T for run in before] == [4] and conversion.latency == T + 4
     if key == "srp":
         _, _, v = simulate_reference(conversion.snn, IMAGES, 4)
@@ -407,15 +407,15 @@ def test_images_of_another_chunk_are_refused(plain, probe):
 
 def test_memory_running_out_halves_the_images_of_both_phases(plain, probe, monkeypatch):
     ours, sizes = methods.get("cos")().fit(plain, T, probe), []
-    expected, run = ours.run(IMAGES), Look.run
+    expected, run = ours.run(IMAGES), FirstPhase.run
 
-    def tight(look, *how):
-        sizes.append(len(look.images))
-        if len(look.images) > most:
+    def tight(phase, *how):
+        sizes.append(len(phase.images))
+        if len(phase.images) > most:
             raise (torch.OutOfMemoryError if len(sizes) % 2 else MemoryError)("full")
-        return run(look, *how)
+        return run(phase, *how)
 
-    monkeypatch.setattr(Look, "run", tight)
+    monkeypatch.setattr(FirstPhase, "run", tight)
     most = 2
     assert torch.equal(ours.run(IMAGES).logits, expected.logits) and sizes == [5, 2, 2, 2, 2, 1, 1]
     most = 0

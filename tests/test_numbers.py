@@ -17,18 +17,18 @@ from explorer.ui.panels import comparison
 
 AVAILABLE = 70
 SITES = ("a", "b")
-RECIPES = [Settings(T=T, v_init=v, rule=rule) for T in (2, 5) for v in (0.0, 0.5) for rule in ("percentile", "mse")]
+SETTINGS = [Settings(T=T, v_init=v, rule=rule) for T in (2, 5) for v in (0.0, 0.5) for rule in ("percentile", "mse")]
 
 
 @cache
-def whole(recipe):
-    """Return what a run of a recipe shows on all images."""
-    rng = np.random.default_rng(zlib.crc32(repr(recipe).encode()))
-    right = rng.random((AVAILABLE, recipe.T)) < 0.7
+def whole(settings):
+    """Return what a run of these settings shows on all images."""
+    rng = np.random.default_rng(zlib.crc32(repr(settings).encode()))
+    right = rng.random((AVAILABLE, settings.T)) < 0.7
     ann = rng.random(AVAILABLE) < 0.9
     spikes = {site: rng.integers(0, 9, AVAILABLE) for site in SITES}
     neurons, theta = dict.fromkeys(SITES, 4), dict.fromkeys(SITES, 1.0)
-    return Result(recipe.T, right, ann, spikes, neurons, theta, np.ones(AVAILABLE))
+    return Result(settings.T, right, ann, spikes, neurons, theta, np.ones(AVAILABLE))
 
 
 def scratch(settings, n):
@@ -93,7 +93,7 @@ def same(shown, expected):
 
 
 WANTS = st.tuples(
-    st.integers(0, 2), st.lists(st.sampled_from(RECIPES), min_size=1, max_size=3), st.integers(1, 6), st.booleans()
+    st.integers(0, 2), st.lists(st.sampled_from(SETTINGS), min_size=1, max_size=3), st.integers(1, 6), st.booleans()
 )
 STEPS = st.integers(1, 5)
 
@@ -131,8 +131,8 @@ def test_every_visitor_sees_exactly_his_first_images(actions, sizes):
                 if chosen:
                     queue.step(instrument, *chosen)
         else:
-            visitor, recipes, size, errors = action
-            wanted = [replace(one, images=16 * size) for one in recipes]
+            visitor, several, size, errors = action
+            wanted = [replace(one, images=16 * size) for one in several]
             seen[visitor] = queue.want(str(visitor), wanted, errors)
         check()
     while chosen := queue._next():
@@ -158,12 +158,12 @@ def test_what_is_measured_does_not_depend_on_how_it_was_cut():
     from explorer.study.measure import Engine
 
     engine, never = Engine(), lambda: False
-    recipe = Settings(T=4, start="uniform", seed=3)
-    whole = engine.advance(recipe, 0, 40, never, never)
+    settings = Settings(T=4, start="uniform", seed=3)
+    whole = engine.advance(settings, 0, 40, never, never)
     cut = Result.empty(4)
     for begin, end in ((0, 3), (3, 20), (20, 40)):
         while cut.images < end:
-            cut = cut.joined(engine.advance(recipe, max(begin, cut.images), end, never, never))
+            cut = cut.joined(engine.advance(settings, max(begin, cut.images), end, never, never))
     n = whole.images
     assert n >= 16 and np.array_equal(cut.first(n).right, whole.right)
     assert np.array_equal(cut.first(n).ann_right, whole.ann_right)

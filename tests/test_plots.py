@@ -1,21 +1,23 @@
 """Figures carry units and the numbers they were given; theory formulas agree with the stepped neuron."""
 
 import inspect
+import json
 from pathlib import Path
 
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 
 from explorer.engine.theory import staircase_counts
 from explorer.plots import accuracy, energy, membrane, rates, sweep, theme, theory
+from explorer.plots.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def stepped_trace(name="v", T=12, x=0.3, v_init=0.5, theta=1.0):
+def stepped(name="v", T=12, x=0.3, v_init=0.5, theta=1.0):
     before, after, fired = theory.step(x, theta, T, v_init)
-    return membrane.Trace(name, np.full(T, x), before, after, fired, theta, v_init * theta, min(max(x, 0), theta))
+    a = min(max(x, 0), theta)
+    return membrane.DrawnMembrane(name, np.full(T, x), before, after, fired, theta, v_init * theta, a)
 
 
 @pytest.mark.parametrize("v_init", [0.0, 0.25, 0.5, 1.0])
@@ -42,10 +44,10 @@ def test_half_normal_inputs_have_the_stated_deviation():
     assert np.sqrt((x**2).mean()) == pytest.approx(1.0, rel=1e-2)
 
 
-def test_trace_decodes_to_the_activation():
-    trace = stepped_trace(T=64, x=0.3)
-    assert trace.decoded[-1] == pytest.approx(0.3, abs=1 / 64)
-    t, v = membrane.sawtooth(trace)
+def test_a_membrane_decodes_to_the_activation():
+    one = stepped(T=64, x=0.3)
+    assert one.decoded[-1] == pytest.approx(0.3, abs=1 / 64)
+    t, v = membrane.sawtooth(one)
     assert v[0] == 0.5 and len(t) == len(v) == 129
 
 
@@ -55,10 +57,10 @@ def titles(figure):
 
 def test_axes_carry_units():
     curve = accuracy.Curve("a", np.array([0.1, 0.9]), np.array([0.0, 0.8]), np.array([0.2, 1.0]), 50)
-    assert "steps" in titles(accuracy.accuracy_figure([curve], 0.9))[0]
-    assert "%" in titles(accuracy.accuracy_figure([curve], 0.9))[1]
-    assert "activation units" in titles(membrane.membrane_figure([stepped_trace()]))[1]
-    assert "%" in titles(rates.layer_error_figure(["a"], np.array([0.1]), np.array([0.0])))[1]
+    assert "steps" in titles(accuracy.accuracy_figure([curve], 0.9).checked())[0]
+    assert "%" in titles(accuracy.accuracy_figure([curve], 0.9).checked())[1]
+    assert "activation units" in titles(membrane.membrane_figure([stepped()]).checked())[1]
+    assert "%" in titles(rates.layer_error_figure(["a"], np.array([0.1]), np.array([0.0])).checked())[1]
 
 
 def every_figure():
@@ -70,9 +72,9 @@ def every_figure():
         "accuracy": accuracy.accuracy_figure([curve, curve], 0.9, True, accuracy.PUBLISHED),
         "grid": accuracy.grid_figure(np.ones((2, 2)), [1, 2], ["a", "b"], "time-steps T", "v_init (share of θ)"),
         "bars": accuracy.bars_figure(["a"], x[:1], "change (percentage points)"),
-        "membrane": membrane.membrane_figure([stepped_trace()]),
-        "decoded": membrane.convergence_figure([stepped_trace()]),
-        "current": membrane.current_figure([stepped_trace()]),
+        "membrane": membrane.membrane_figure([stepped()]),
+        "decoded": membrane.convergence_figure([stepped()]),
+        "current": membrane.current_figure([stepped()]),
         "scores": membrane.scores_figure(["cat", "dog"], x, x),
         "raster": membrane.raster_figure(np.ones((4, 3), np.uint8)),
         "first spikes": membrane.first_spikes_figure([("a", theme.YOURS, {"act1": 2.0})]),
@@ -94,10 +96,10 @@ def every_figure():
     }
 
 
-FIGURES = every_figure()
+FIGURES = {name: figure.checked() for name, figure in every_figure().items()}
 # Axes of words or of plain counts: what they count is their unit.
 UNITLESS = ("layer", "class", "channel", "row", "column", "time-step", "threshold rule", "v(T) / θ", "a / θ", "neuron")
-PLOTTED = {file.stem for file in (ROOT / "explorer" / "plots").glob("*.py")} - {"__init__", "theme", "paper"}
+PLOTTED = {file.stem for file in (ROOT / "explorer" / "plots").glob("*.py")} - {"__init__", "figure", "theme", "paper"}
 
 
 def test_every_figure_of_the_package_is_among_them():
@@ -108,6 +110,24 @@ def test_every_figure_of_the_package_is_among_them():
     made = {name for m in modules for name, _ in getmembers(m, isfunction) if name.endswith("_figure")}
     source = "".join(line for line in inspect.getsource(every_figure))
     assert [name for name in made if f".{name}(" not in source] == []
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_browser_gets_what_plotly_itself_would_send(name):
+    assert json.loads(every_figure()[name].to_json()) == json.loads(FIGURES[name].to_json())
+
+
+def test_a_word_that_plotly_does_not_know_is_found():
+    with pytest.raises(ValueError, match="colour"):
+        Figure().add_bar(y=[1], colour="red").checked()
+    with pytest.raises(TypeError, match="object cannot be sent"):
+        Figure().add_bar(y=object()).to_json()
+
+
+def test_what_is_no_number_is_sent_as_nothing_and_whole_numbers_as_small_as_they_fit():
+    figure = Figure().add_bar(y=[1.0, float("nan")], x=np.array([1, 300]), customdata=np.array(["a", "b"]))
+    sent = json.loads(figure.to_json())["data"][0]
+    assert sent["y"] == [1.0, None] and sent["x"]["dtype"] == "i2" and sent["customdata"] == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -134,9 +154,9 @@ def test_every_kind_of_mark_has_a_legend_entry_or_stands_alone(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_carries_its_number_of_images_in_its_title(name):
-    figure = theme.sample(go.Figure(FIGURES[name]), 48, 256)
-    assert "N = 48 of 256" in figure.layout.xaxis.title.text
-    assert theme.sample(go.Figure(FIGURES[name]), 256, 256).layout.xaxis.title.text.endswith("N = 256")
+    figure = theme.sample(every_figure()[name], 48, 256)
+    assert "N = 48 of 256" in titles(figure.checked())[0]
+    assert titles(theme.sample(every_figure()[name], 256, 256).checked())[0].endswith("N = 256")
 
 
 def test_a_meaning_is_drawn_the_same_everywhere():
@@ -145,28 +165,28 @@ def test_a_meaning_is_drawn_the_same_everywhere():
         assert len({getattr(style, part) for style in styles}) == len(styles)
     assert len({(style.dash, style.symbol) for style in styles}) == len(styles)
     curve = accuracy.Curve("a", np.ones(4), np.ones(4), np.ones(4), 9, style=theme.HALF)
-    trace = membrane.Trace("a", *[np.ones(4)] * 3, np.ones(4), 1.0, 0.5, 1.0, theme.HALF)
+    one = membrane.DrawnMembrane("a", *[np.ones(4)] * 3, np.ones(4), 1.0, 0.5, 1.0, theme.HALF)
     lines = [
         accuracy.accuracy_figure([curve], None).data[1],
-        membrane.membrane_figure([trace]).data[0],
+        membrane.membrane_figure([one]).data[0],
         membrane.first_spikes_figure([("a", theme.HALF, {"act1": 1.0})]).data[0],
         energy.energy_figure([1], [0.1], [0.5], (0.4, 0.9), theme.HALF).data[0],
     ]
-    assert {(line.line.color, line.line.dash) for line in lines} == {(theme.HALF.colour, theme.HALF.dash)}
+    assert {(line["line"]["color"], line["line"]["dash"]) for line in lines} == {(theme.HALF.colour, theme.HALF.dash)}
 
 
 @pytest.mark.parametrize("T", [1, 2, 8])
 def test_few_steps_have_whole_ticks(T):
     curve = accuracy.Curve("a", np.ones(T), np.ones(T), np.ones(T), 9)
-    assert accuracy.accuracy_figure([curve], None).layout.xaxis.dtick == 1
-    assert membrane.membrane_figure([stepped_trace(T=T)]).layout.xaxis.dtick == 1
+    assert accuracy.accuracy_figure([curve], None).layout["xaxis"]["dtick"] == 1
+    assert membrane.membrane_figure([stepped(T=T)]).layout["xaxis"]["dtick"] == 1
 
 
 def test_membrane_figure_marks_spikes_and_threshold():
-    trace = stepped_trace()
-    figure = membrane.membrane_figure([trace])
-    assert list(figure.data[1].x) == list(np.flatnonzero(trace.z) + 1)
-    assert figure.layout.shapes[0].y0 == 1.0
+    one = stepped()
+    figure = membrane.membrane_figure([one])
+    assert list(figure.data[1]["x"]) == list(np.flatnonzero(one.z) + 1)
+    assert figure.layout["shapes"][0]["y0"] == 1.0
 
 
 def test_steps_to_reach_counts_from_where_accuracy_stays():
@@ -178,14 +198,14 @@ def test_steps_to_reach_counts_from_where_accuracy_stays():
 def test_grid_marks_the_best_row_of_each_column():
     grid = np.array([[0.1, 0.5], [0.7, np.nan]])
     marks = accuracy.grid_figure(grid, [8, 16], [0.0, 0.5], "T", "v_init").data[1]
-    assert list(marks.y) == ["0.5", "0.0"]
+    assert list(marks["y"]) == ["0.5", "0.0"]
 
 
 def test_a_grid_shows_what_was_run_and_no_values_between():
     """99.9 and 100 are as wide as 95 and 97, and no tick stands where nothing was run."""
     figure = accuracy.grid_figure(np.ones((3, 2)), [1, 2], ["95", "99.9", "100"], "T", "percentile (%)")
-    assert figure.layout.yaxis.type == figure.layout.xaxis.type == "category"
-    assert list(figure.data[0].y) == ["95", "99.9", "100"]
+    assert figure.layout["yaxis"]["type"] == figure.layout["xaxis"]["type"] == "category"
+    assert list(figure.data[0]["y"]) == ["95", "99.9", "100"]
 
 
 def test_short_names_stay_unique():

@@ -197,13 +197,13 @@ def test_a_slow_close_look_holds_up_nobody_elses():
     queue, seen, release = Runner(lambda: Clockwork(0.0)), [], threading.Event()
 
     def slow():
-        with queue.look():
+        with queue.aside():
             release.wait(20)
 
     threads = [threading.Thread(target=slow) for _ in range(3)]
     for thread in threads:
         thread.start()
-    quick = threading.Thread(target=lambda: [queue.look().__enter__(), seen.append(1)])
+    quick = threading.Thread(target=lambda: [queue.aside().__enter__(), seen.append(1)])
     quick.start()
     job = queue.want("me", [Settings(images=16)])[0]
     quick.join(8)

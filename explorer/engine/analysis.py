@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import SpecError
+from explorer.engine.graph import Network
 from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.result import Simulation
 from explorer.engine.simulation.simulate import backend_for
@@ -49,6 +51,12 @@ class ErrorParts:
     quantisation: Tensor
     unevenness: Tensor
 
+    @staticmethod
+    def split(a: Tensor, a_hat: Tensor, came: Tensor, stairs: Tensor, most: Tensor) -> ErrorParts:
+        """Split a_hat - a: came is the mean input less a shift, stairs its staircase, most the largest value sent."""
+        clipped, arrived = torch.minimum(a, most), torch.minimum(came.clamp(min=0), most)
+        return ErrorParts(a, a_hat, clipped - a, arrived - clipped, stairs - arrived, a_hat - stairs)
+
     @property
     def total(self) -> Tensor:
         """The whole error, decoded minus ANN activation."""
@@ -56,45 +64,56 @@ class ErrorParts:
 
 
 def error_parts(
-    snn: SpikingNetwork, images: Tensor, sim: Simulation, sites: tuple[str, ...] | None = None
+    snn: SpikingNetwork,
+    images: Tensor,
+    sim: Simulation,
+    sites: tuple[str, ...] | None = None,
+    currents: Mapping[str, Tensor] | None = None,
+    ann: Network | None = None,
 ) -> dict[str, ErrorParts]:
     """Split every neuron's conversion error by cause.
 
     The mean input comes from the charge, not from a recording: v(0) + T x = theta n + v(T), whatever the law, n
     being the sum of what the spikes count. The simulation must hold counts and final potentials of the same images.
+    currents: the mean input, shift included, float64 [B, *site], of sites with a gate, whose spikes do not tell it;
+    what muting takes off is then a part of the unevenness, which it is to undo. ann: the network whose activations are
+    meant, where it is not the converted one, whose weights were refitted.
 
     Raises:
-        SpecError: it does not, or a site has a gate.
+        SpecError: it does not, or a site has a gate and no current is given.
     """
     names = tuple(sim.counts) if sites is None else sites
     if not names or any(name not in sim.counts or name not in sim.v_end for name in names):
         raise SpecError("errors need spike counts and final potentials. Simulate with Record(counts=True, v_end=True).")
     if sim.images != len(images):
         raise SpecError(f"errors: {sim.images} images were simulated, {len(images)} given. Give the same images.")
-    activations = snn.network.activations(images, names)
+    activations = (ann or snn.network).activations(images, names)
     keys = image_keys(images)
     result = {}
     for name in names:
         own, site = snn.neurons[name], snn.network.site(name)
-        if own.gate is not None:
+        told = (currents or {}).get(name)
+        if own.gate is not None and told is None:
             raise SpecError(f"{name}: the charge of neurons that may be muted is not told by what they send.")
         theta, worth = own.theta.double()[None], own.worth.double()[None]
         start = own.initial_potential(site, keys).double()
         n, a = sim.counts[name].double(), activations[name].double()
-        x = (theta * n + sim.v_end[name].double() - start) / sim.T
+        x = (theta * n + sim.v_end[name].double() - start) / sim.T if told is None else told
         came = x if own.shift is None else x - (own.shift.mean(0) if own.timed(site) else own.shift).double()
-        a_hat, stairs = worth * n / sim.T, worth / theta * staircase(x, theta, sim.T, start / theta)
-        clipped, arrived = torch.minimum(a, worth), torch.minimum(came.clamp(min=0), worth)
-        result[name] = ErrorParts(a, a_hat, clipped - a, arrived - clipped, stairs - arrived, a_hat - stairs)
+        stairs = worth / theta * staircase(x, theta, sim.T, start / theta)
+        result[name] = ErrorParts.split(a, worth * n / sim.T, came, stairs, worth)
     return result
 
 
 @dataclass(frozen=True, eq=False)
-class NeuronTrace:
-    """One neuron over T steps.
+class Membrane:
+    """One neuron's membrane over T steps.
 
     x: input current, v_before: potential before the reset, v: after it, all float32 [T], activation units; z: int8
-    [T], what the spike counts; theta, v0, a (the ANN's activation): activation units.
+    [T], what the spike counts; theta, v0, a (the ANN's activation): activation units. decoded: float32 [T], the value
+    that the spikes so far stand for at each step, activation units. muted: nothing of what it fires is sent. before:
+    the same neuron in the phase before the run, if there is one. skipped: steps that the read-out leaves out.
+    sends_later: these are the steps in which it sends, after as many in which it has taken in its whole input.
     """
 
     x: Tensor
@@ -104,9 +123,14 @@ class NeuronTrace:
     theta: float
     v0: float
     a: float
+    decoded: Tensor
+    muted: bool = False
+    before: Membrane | None = None
+    skipped: int = 0
+    sends_later: bool = False
 
 
-def neuron_trace(
+def membrane(
     snn: SpikingNetwork,
     image: Tensor,
     site: str,
@@ -114,7 +138,7 @@ def neuron_trace(
     T: int,
     store: SpikeStore | None = None,
     device: str = "auto",
-) -> NeuronTrace:
+) -> Membrane:
     """Return one neuron's potentials, current and spikes for one image [1, C, H, W].
 
     It is read from the trains of the device that simulates, "auto", "cpu" or "cuda".
@@ -125,16 +149,21 @@ def neuron_trace(
         SpecError: no such site or neuron, or not exactly one image.
     """
     if len(image) != 1:
-        raise SpecError(f"trace: exactly 1 image, got {len(image)}. Pick one.")
+        raise SpecError(f"membrane: exactly 1 image, got {len(image)}. Pick one.")
     where = snn.network.site(site)
     if not 0 <= neuron < where.neurons:
         raise SpecError(f"{site}: neurons count from 0 to {where.neurons - 1}, got {neuron}.")
     snn.network.check_images(image)
     spec = SimulationSpec(T=T, record=Record(counts=False, v_end=False))
     run = Walk(snn, image.detach().float().cpu().contiguous(), spec, store, None, backend_for(device))
-    x, v, z = (value[:, 0, 0] for value in run.traces(site, torch.tensor([neuron])))
-    shape = where.shape
-    theta = float(torch.broadcast_to(snn.theta[site], shape).reshape(-1)[neuron])
-    start = torch.broadcast_to(snn.initial_potential(where, run.image_keys)[0], shape).reshape(-1)[neuron]
-    a = float(snn.network.activations(image, [site])[site].reshape(-1)[neuron])
-    return NeuronTrace(x, v + theta * z, v, z, theta, float(start), a)
+    x, v, z = (value[:, 0, 0] for value in run.membranes(site, torch.tensor([neuron])))
+    own, shape = snn.neurons[site], where.shape
+
+    def one(value: Tensor) -> float:
+        return float(torch.broadcast_to(value, (1, *shape)).reshape(-1)[neuron])
+
+    theta, muted = one(own.theta), own.gate is not None and not one(own.gate)
+    start, a = one(snn.initial_potential(where, run.image_keys)), one(snn.network.activations(image, [site])[site])
+    sent = torch.zeros_like(x) if muted else one(own.worth) * z.double().cumsum(0)
+    decoded = (sent / torch.arange(1, T + 1)).float()
+    return Membrane(x, v + theta * z, v, z, theta, start, a, decoded, muted)

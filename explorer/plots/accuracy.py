@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import plotly.graph_objects as go
 
 from explorer.plots import theme
+from explorer.plots.figure import Figure
 
 PUBLISHED = {
     "OPI paper, ResNet-20 (ANN 92.74)": {8: 66.24, 16: 87.22, 32: 91.88, 64: 92.57},
@@ -41,7 +41,7 @@ def accuracy_figure(
     log: bool = False,
     published: Mapping[str, Mapping[int, float]] | None = None,
     height: int = 360,
-) -> go.Figure:
+) -> Figure:
     """Draw top-1 accuracy (%) against T, one line per setting with its 95 % band; ann in 0..1 as a horizontal line.
 
     Published figures are left out where there are no labels.
@@ -87,8 +87,7 @@ def accuracy_figure(
         figure.add_hline(
             y=ann * 100,
             line={"color": theme.GREY, "dash": "dash", "width": 1.5},
-            annotation_text=f"ANN {ann * 100:.1f} %",
-            annotation_position="bottom left",
+            annotation={"text": f"ANN {ann * 100:.1f} %", "x": 0, "xanchor": "left", "yanchor": "top"},
         )
     figure.update_yaxes(range=[0, 102])
     if curves and not log:
@@ -113,7 +112,7 @@ def grid_figure(
     y_title: str,
     unit: str = "top-1 accuracy (%)",
     height: int = 380,
-) -> go.Figure:
+) -> Figure:
     """Draw a heat map of grid [y, x], cells of one size each; the best row of every column is marked."""
     figure = theme.new_figure(height, x_title, y_title)
     labels = [str(value) for value in x]
@@ -122,7 +121,7 @@ def grid_figure(
         z=grid.astype(np.float32),
         x=labels,
         y=y,
-        colorscale=theme.SCALE,
+        colorscale=theme.colour_scale(),
         colorbar={"title": {"text": unit, "side": "right"}},
         hovertemplate=f"{x_title} %{{x}}<br>{y_title} %{{y}}<br>{unit} %{{z:.2f}}<extra></extra>",
     )
@@ -148,7 +147,7 @@ def bars_figure(
     height: int | None = None,
     errors: np.ndarray | None = None,
     y: str = "layer",
-) -> go.Figure:
+) -> Figure:
     """Draw one horizontal bar per name, signed values in unit; y: what the names are."""
     figure = theme.new_figure(height or 140 + 20 * len(names), unit, y)
     figure.add_bar(

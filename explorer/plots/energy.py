@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import plotly.graph_objects as go
 
 from explorer.plots import theme
+from explorer.plots.figure import Figure
 from explorer.plots.rates import short_names
 
 
-def operations_figure(macs: Mapping[str, float], additions: Mapping[str, float]) -> go.Figure:
+def operations_figure(macs: Mapping[str, float], additions: Mapping[str, float]) -> Figure:
     """Draw the operations per image of both networks by layer, in millions."""
     figure = theme.new_figure(150 + 20 * len(macs), "operations per image (millions)", "layer")
     for name, numbers, style, pattern in (
@@ -37,7 +37,7 @@ def energy_figure(
     ann: tuple[float, float],
     style: theme.Style = theme.YOURS,
     labelled: bool = True,
-) -> go.Figure:
+) -> Figure:
     """Draw accuracy (0..1) against energy (microjoules per image) after each of these steps, and the ANN (both)."""
     figure = theme.new_figure(340, "energy (µJ per image, estimated)", theme.ACCURACY if labelled else theme.AGREEMENT)
     figure.add_scatter(

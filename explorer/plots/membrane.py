@@ -1,4 +1,4 @@
-"""The membrane trace: potential, threshold, spikes and resets of one neuron, and what its spikes decode to."""
+"""A neuron's membrane: potential, threshold, spikes and resets, and what its spikes decode to."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import plotly.graph_objects as go
 
 from explorer.plots import theme
+from explorer.plots.figure import Figure
 from explorer.plots.rates import short_names
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
+class DrawnMembrane:
     """One neuron over time under one setting. x, v_before, v, z have shape [T]; the rest are numbers.
 
     v_before is the potential before the threshold is compared, v the one after the reset. style: how this setting is
@@ -37,50 +37,50 @@ class Trace:
         return self.theta * np.cumsum(self.z) / steps
 
 
-def sawtooth(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
+def sawtooth(membrane: DrawnMembrane) -> tuple[np.ndarray, np.ndarray]:
     """Return the path (t, v) through every step: up or down by the current, then down by theta at a spike."""
-    steps = len(trace.x)
+    steps = len(membrane.x)
     t = np.repeat(np.arange(1, steps + 1, dtype=np.float64), 2)
-    v = np.stack([trace.v_before, trace.v], 1).reshape(-1)
-    return np.concatenate([[0.0], t]), np.concatenate([[trace.v0], v])
+    v = np.stack([membrane.v_before, membrane.v], 1).reshape(-1)
+    return np.concatenate([[0.0], t]), np.concatenate([[membrane.v0], v])
 
 
-def membrane_figure(traces: Sequence[Trace]) -> go.Figure:
+def membrane_figure(membranes: Sequence[DrawnMembrane]) -> Figure:
     """Draw v(t) with threshold, spikes and resets, one line per setting; axes in activation units and steps."""
     figure = theme.new_figure(330, theme.STEP, theme.POTENTIAL)
-    figure.update_layout(margin_r=84)
-    theme.steps_axis(figure, max((len(trace.x) for trace in traces), default=32))
-    for trace in traces:
-        t, v = sawtooth(trace)
+    figure.update_layout(margin={"r": 84})
+    theme.steps_axis(figure, max((len(membrane.x) for membrane in membranes), default=32))
+    for membrane in membranes:
+        t, v = sawtooth(membrane)
         figure.add_scatter(
             x=t,
             y=v.astype(np.float32),
             mode="lines",
-            name=trace.name,
-            line=trace.style.line,
-            hovertemplate="t = %{x}<br>v = %{y:.4g}<extra>" + trace.name + "</extra>",
+            name=membrane.name,
+            line=membrane.style.line,
+            hovertemplate="t = %{x}<br>v = %{y:.4g}<extra>" + membrane.name + "</extra>",
         )
-        fired, taken_back = np.flatnonzero(trace.z > 0), np.flatnonzero(trace.z < 0)
+        fired, taken_back = np.flatnonzero(membrane.z > 0), np.flatnonzero(membrane.z < 0)
         figure.add_scatter(
             x=fired + 1,
-            y=trace.v_before[fired].astype(np.float32),
+            y=membrane.v_before[fired].astype(np.float32),
             mode="markers",
             name=f"spikes ({len(fired)})",
-            showlegend=len(traces) == 1,
-            marker={**trace.style.marker(9), "line": {"width": 1, "color": "white"}},
+            showlegend=len(membranes) == 1,
+            marker={**membrane.style.marker(9), "line": {"width": 1, "color": "white"}},
             hovertemplate="spike at t = %{x}<br>v before reset = %{y:.4g}<extra></extra>",
         )
         if taken_back.size:
             figure.add_scatter(
                 x=taken_back + 1,
-                y=trace.v_before[taken_back].astype(np.float32),
+                y=membrane.v_before[taken_back].astype(np.float32),
                 mode="markers",
                 name=f"spikes taken back ({len(taken_back)})",
-                showlegend=len(traces) == 1,
-                marker={**trace.style.marker(11), "symbol": "triangle-down-open", "line": {"width": 2}},
+                showlegend=len(membranes) == 1,
+                marker={**membrane.style.marker(11), "symbol": "triangle-down-open", "line": {"width": 2}},
                 hovertemplate="spike −1 at t = %{x}<br>v before reset = %{y:.4g}<extra></extra>",
             )
-    thresholds = sorted({round(trace.theta, 9) for trace in traces})
+    thresholds = sorted({round(membrane.theta, 9) for membrane in membranes})
     for theta in thresholds:
         figure.add_hline(
             y=theta,
@@ -90,46 +90,46 @@ def membrane_figure(traces: Sequence[Trace]) -> go.Figure:
     return figure
 
 
-def convergence_figure(traces: Sequence[Trace]) -> go.Figure:
+def convergence_figure(membranes: Sequence[DrawnMembrane]) -> Figure:
     """Draw the decoded value a_hat(t) = theta n(t) / t as it approaches the ANN's activation (grey line)."""
     figure = theme.new_figure(240, theme.STEP, "decoded â(t) (activation units)")
-    figure.update_layout(margin_r=84)
-    theme.steps_axis(figure, max((len(trace.x) for trace in traces), default=32))
-    for trace in traces:
+    figure.update_layout(margin={"r": 84})
+    theme.steps_axis(figure, max((len(membrane.x) for membrane in membranes), default=32))
+    for membrane in membranes:
         figure.add_scatter(
-            x=np.arange(1, len(trace.z) + 1),
-            y=trace.decoded.astype(np.float32),
+            x=np.arange(1, len(membrane.z) + 1),
+            y=membrane.decoded.astype(np.float32),
             mode="lines",
-            name=trace.name,
-            line=trace.style.line,
-            hovertemplate="t = %{x}<br>â = %{y:.4g}<extra>" + trace.name + "</extra>",
+            name=membrane.name,
+            line=membrane.style.line,
+            hovertemplate="t = %{x}<br>â = %{y:.4g}<extra>" + membrane.name + "</extra>",
         )
-    if traces:
+    if membranes:
         figure.add_hline(
-            y=traces[0].a,
+            y=membranes[0].a,
             line={"color": theme.GREY, "width": 1.5},
-            annotation={"text": f"a = {traces[0].a:.4g}", "x": 1, "xanchor": "left", "yanchor": "middle"},
+            annotation={"text": f"a = {membranes[0].a:.4g}", "x": 1, "xanchor": "left", "yanchor": "middle"},
         )
     return figure
 
 
-def current_figure(traces: Sequence[Trace]) -> go.Figure:
+def current_figure(membranes: Sequence[DrawnMembrane]) -> Figure:
     """Draw the input current x(t) per step."""
     figure = theme.new_figure(240, theme.STEP, theme.CURRENT)
-    theme.steps_axis(figure, max((len(trace.x) for trace in traces), default=32))
-    for trace in traces:
+    theme.steps_axis(figure, max((len(membrane.x) for membrane in membranes), default=32))
+    for membrane in membranes:
         figure.add_scatter(
-            x=np.arange(1, len(trace.x) + 1),
-            y=trace.x.astype(np.float32),
+            x=np.arange(1, len(membrane.x) + 1),
+            y=membrane.x.astype(np.float32),
             mode="lines",
-            name=trace.name,
-            line={**trace.style.line, "shape": "hvh"},
-            hovertemplate="t = %{x}<br>x = %{y:.4g}<extra>" + trace.name + "</extra>",
+            name=membrane.name,
+            line={**membrane.style.line, "shape": "hvh"},
+            hovertemplate="t = %{x}<br>x = %{y:.4g}<extra>" + membrane.name + "</extra>",
         )
     return figure
 
 
-def scores_figure(classes: Sequence[str], ann: np.ndarray, snn: np.ndarray, label: int | None = None) -> go.Figure:
+def scores_figure(classes: Sequence[str], ann: np.ndarray, snn: np.ndarray, label: int | None = None) -> Figure:
     """Draw the class scores [K] of ANN and SNN side by side; the true class is marked by a star."""
     names = [f"{name} ★" if i == label else name for i, name in enumerate(classes)]
     figure = theme.new_figure(330, "class score (logit)", "class")
@@ -147,7 +147,7 @@ def scores_figure(classes: Sequence[str], ann: np.ndarray, snn: np.ndarray, labe
     return figure
 
 
-def first_spikes_figure(times: Sequence[tuple[str, theme.Style, Mapping[str, float]]]) -> go.Figure:
+def first_spikes_figure(times: Sequence[tuple[str, theme.Style, Mapping[str, float]]]) -> Figure:
     """Draw per layer the median step of the first spike; times: a line each, its name, style, and step by site."""
     figure = theme.new_figure(340, "layer", "median first spike (time-step)")
     for name, style, by_site in times:
@@ -165,7 +165,7 @@ def first_spikes_figure(times: Sequence[tuple[str, theme.Style, Mapping[str, flo
     return figure
 
 
-def raster_figure(spikes: np.ndarray, theta_step: int = 1) -> go.Figure:
+def raster_figure(spikes: np.ndarray, theta_step: int = 1) -> Figure:
     """Draw a spike raster, spikes uint8 [T, n]: dark where silent, bright where the neuron fired."""
     figure = theme.new_figure(260, theme.STEP, "neuron (evenly spaced sample)")
     theme.steps_axis(figure, len(spikes))
@@ -173,7 +173,7 @@ def raster_figure(spikes: np.ndarray, theta_step: int = 1) -> go.Figure:
         z=np.ascontiguousarray(spikes.T),
         x0=1,
         dx=theta_step,
-        colorscale=theme.SCALE,
+        colorscale=theme.colour_scale(),
         showscale=False,
         hovertemplate="t = %{x}<br>neuron %{y}<br>spike %{z}<extra></extra>",
         zmin=0,

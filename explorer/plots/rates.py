@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import plotly.graph_objects as go
 
 from explorer.engine.theory import PARTS, staircase
 from explorer.plots import theme
+from explorer.plots.figure import Figure
 
 
 def histogram_figure(
@@ -18,7 +18,7 @@ def histogram_figure(
     T: int,
     v_init: float | None,
     style: theme.Style = theme.YOURS,
-) -> go.Figure:
+) -> Figure:
     """Draw the 2-D histogram counts [activation, rate] with identity, clip and staircase lines; shares of theta."""
     figure = theme.new_figure(380, theme.SHARE_A, theme.SHARE_DECODED)
     shown = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan).astype(np.float32)
@@ -27,7 +27,7 @@ def histogram_figure(
         z=shown.T,
         x=centres_a,
         y=centres_r,
-        colorscale=theme.SCALE,
+        colorscale=theme.colour_scale(),
         customdata=counts.T,
         colorbar={
             "title": {"text": "neurons × images (log)", "side": "right"},
@@ -61,7 +61,7 @@ def histogram_figure(
     return figure
 
 
-def layer_error_figure(names: Sequence[str], rms: np.ndarray, mean: np.ndarray, chosen: str | None = None) -> go.Figure:
+def layer_error_figure(names: Sequence[str], rms: np.ndarray, mean: np.ndarray, chosen: str | None = None) -> Figure:
     """Draw per layer the root mean square and the mean of (a_hat - a) / theta, in percent of the threshold."""
     figure = theme.new_figure(360, "layer", "error â − a (% of θ)")
     ticks = short_names(names)
@@ -94,7 +94,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else [f"{i + 1}: {name}" for i, name in enumerate(short)]
 
 
-def parts_figure(names: Sequence[str], parts: Mapping[str, np.ndarray], squared: bool = False) -> go.Figure:
+def parts_figure(names: Sequence[str], parts: Mapping[str, np.ndarray], squared: bool = False) -> Figure:
     """Draw the parts of the error per layer as stacked bars, [sites] each, with their total as markers."""
     unit = "mean squared error (% of θ²)" if squared else "mean error (% of θ)"
     figure = theme.new_figure(380, "layer", unit)
@@ -123,7 +123,7 @@ def parts_figure(names: Sequence[str], parts: Mapping[str, np.ndarray], squared:
     return figure
 
 
-def potential_figure(counts: np.ndarray, edges: np.ndarray) -> go.Figure:
+def potential_figure(counts: np.ndarray, edges: np.ndarray) -> Figure:
     """Draw the distribution of v(T) / theta: below 0 is charge owed, above 1 charge that could not be sent.
 
     Drawn from -2 to 3; how many lie beyond is written at either end, because silent neurons may lie far below.
@@ -156,12 +156,12 @@ def potential_figure(counts: np.ndarray, edges: np.ndarray) -> go.Figure:
     return figure
 
 
-def map_figure(values: np.ndarray, unit: str, chosen: tuple[int, int] | None = None, height: int = 330) -> go.Figure:
+def map_figure(values: np.ndarray, unit: str, chosen: tuple[int, int] | None = None, height: int = 330) -> Figure:
     """Draw a feature map [H, W] as a heat map with square cells; the chosen (row, column) is outlined."""
     figure = theme.new_figure(height, "column", "row")
     figure.add_heatmap(
         z=values.astype(np.float32),
-        colorscale=theme.SCALE,
+        colorscale=theme.colour_scale(),
         zmin=0,
         colorbar={"title": {"text": unit, "side": "right"}, "thickness": 12},
         hovertemplate="row %{y}, column %{x}<br>" + unit + " %{z:.3f}<extra>click to look inside</extra>",
@@ -181,7 +181,7 @@ def map_figure(values: np.ndarray, unit: str, chosen: tuple[int, int] | None = N
     return figure
 
 
-def tiles_figure(rate: np.ndarray, chosen: tuple[int, int, int], height: int = 440) -> go.Figure:
+def tiles_figure(rate: np.ndarray, chosen: tuple[int, int, int], height: int = 440) -> Figure:
     """Draw all channels of rate [C, H, W] side by side; axes count channels, not pixels."""
     channels, rows, columns = rate.shape
     across = int(np.ceil(np.sqrt(channels)))
@@ -192,9 +192,9 @@ def tiles_figure(rate: np.ndarray, chosen: tuple[int, int, int], height: int = 4
     ):
         every = max(1, len(first) // 12)
         at = [i * (size + 1) + (size - 1) / 2 for i in range(len(first))]
-        update(title_text=unit, tickvals=at[::every], ticktext=[str(c) for c in first][::every])
+        update(title={"text": unit}, tickvals=at[::every], ticktext=[str(c) for c in first][::every])
     hover = "rate %{z:.3f} spikes per step<extra>click to look inside</extra>"
-    figure.update_traces(hovertemplate=hover, selector={"type": "heatmap"})
+    figure.data[0]["hovertemplate"] = hover
     return figure
 
 
@@ -222,3 +222,19 @@ def place_of(shape: tuple[int, int, int], channel: int, row: int, column: int) -
     """Return the cell of the sheet where a neuron lies: the inverse of `tile_at`."""
     across = int(np.ceil(np.sqrt(shape[0])))
     return channel // across * (shape[1] + 1) + row, channel % across * (shape[2] + 1) + column
+
+
+def before_after_figure(sites: Sequence[str], before: np.ndarray, after: np.ndarray) -> Figure:
+    """Draw each layer's error before and after a calibration, in per cent of the mean square activation."""
+    figure = theme.new_figure(280, "layer", "error (% of E[a²])")
+    for name, values, style in (("before", before, theme.ZERO), ("after", after, theme.YOURS)):
+        figure.add_bar(
+            x=short_names(sites),
+            y=values.astype(np.float32),
+            name=name,
+            marker={"color": style.colour},
+            customdata=list(sites),
+            hovertemplate="%{customdata}<br>" + name + " %{y:.3g} %<extra></extra>",
+        )
+    figure.update_layout(barmode="group")
+    return figure

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import plotly.graph_objects as go
 
 from explorer.plots import theme
+from explorer.plots.figure import Figure
 
 
 def line_figure(
     x: Sequence[float], mean: np.ndarray, low: np.ndarray, high: np.ndarray, title: str, unit: str, ann: float | None
-) -> go.Figure:
+) -> Figure:
     """Draw shares (0..1) with intervals against a number that was varied; ann: the ANN's share as a line."""
     figure = theme.new_figure(360, title, unit)
     figure.add_scatter(
@@ -29,15 +29,14 @@ def line_figure(
         figure.add_hline(
             y=100 * ann,
             line={"color": theme.GREY, "dash": "dash", "width": 1.5},
-            annotation_text=f"ANN {100 * ann:.1f} %",
-            annotation_position="bottom left",
+            annotation={"text": f"ANN {100 * ann:.1f} %", "x": 0, "xanchor": "left", "yanchor": "top"},
         )
     return figure
 
 
 def bars_figure(
     labels: Sequence[str], mean: np.ndarray, low: np.ndarray, high: np.ndarray, title: str, unit: str
-) -> go.Figure:
+) -> Figure:
     """Draw shares (0..1) with intervals by words that were varied."""
     figure = theme.new_figure(150 + 26 * len(labels), unit, title)
     figure.add_bar(

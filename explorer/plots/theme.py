@@ -8,8 +8,9 @@ Text and grid colours are left to the page, which knows whether it is light or d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
-import plotly.graph_objects as go
+from explorer.plots.figure import Figure
 
 BLUE, GREEN, ORANGE, PINK = "#0072B2", "#009E73", "#D55E00", "#CC79A7"
 GREY = "#808891"
@@ -59,6 +60,14 @@ def style(role: str) -> Style:
     return {"yours": YOURS, "zero": ZERO, "half": HALF}[role]
 
 
+@cache
+def colour_scale() -> list[list[object]]:
+    """Return plotly's stops of the scale of all heat maps, share and colour."""
+    from plotly.colors import get_colorscale
+
+    return [list(stop) for stop in get_colorscale(SCALE)]
+
+
 STEP = "time-step t"
 POTENTIAL = "potential v (activation units)"
 CURRENT = "input current x (activation units)"
@@ -70,40 +79,37 @@ SHARE_A = "ANN activation a / θ"
 SHARE_DECODED = "decoded rate n / T (spikes per step)"
 
 
-def new_figure(height: int, x: str, y: str, **layout) -> go.Figure:
+def new_figure(height: int, x: str, y: str) -> Figure:
     """Return an empty figure in house style: transparent, axes titled with units, zoom kept over updates."""
-    figure = go.Figure()
-    figure.update_layout(
+    figure = Figure()
+    axis = {"zeroline": False, "gridcolor": "rgba(128,136,145,0.22)"}
+    return figure.update_layout(
         height=height,
         margin={"l": 62, "r": 16, "t": 34, "b": 48},
         colorway=COLORWAY,
-        template="none",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         uirevision="keep",
         hovermode="closest",
         font={"size": 13},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
-        **layout,
+        xaxis={"title": {"text": x}} | axis,
+        yaxis={"title": {"text": y}} | axis,
     )
-    figure.update_xaxes(title=x, zeroline=False, gridcolor="rgba(128,136,145,0.22)")
-    figure.update_yaxes(title=y, zeroline=False, gridcolor="rgba(128,136,145,0.22)")
-    return figure
 
 
-def steps_axis(figure: go.Figure, T: int) -> go.Figure:
+def steps_axis(figure: Figure, T: int) -> Figure:
     """Let the x axis, which counts time-steps, have ticks at whole steps only."""
     if T <= 12:
         figure.update_xaxes(dtick=1)
     return figure
 
 
-def sample(figure: go.Figure, n: int, goal: int | None = None) -> go.Figure:
+def sample(figure: Figure, n: int, goal: int | None = None) -> Figure:
     """Write into a figure, behind the title of its x axis, on how many images it rests; goal: on how many it will."""
     told = f"N = {n:,}" + (f" of {goal:,}" if goal is not None and goal > n else "")
-    title = figure.layout.xaxis.title.text
-    figure.update_xaxes(title_text=f"{title}; {told}" if title else told)
-    return figure
+    title = figure.layout["xaxis"]["title"]["text"]
+    return figure.update_xaxes(title={"text": f"{title}; {told}" if title else told})
 
 
 def translucent(colour: str, alpha: float) -> str:

@@ -6,10 +6,10 @@ The staircase and the neuron are the engine's own, which need no torch.
 from __future__ import annotations
 
 import numpy as np
-import plotly.graph_objects as go
 
 from explorer.engine.theory import neuron, staircase
 from explorer.plots import theme
+from explorer.plots.figure import Figure
 
 POINTS = 20_000
 
@@ -53,7 +53,7 @@ def unbiased_start(x: np.ndarray, theta: float, T: int) -> float:
     return float(grid[int(np.argmin([abs(moments(x, theta, T, v)[0]) for v in grid]))])
 
 
-def staircase_figure(theta: float, T: int, v_init: float, x0: float) -> go.Figure:
+def staircase_figure(theta: float, T: int, v_init: float, x0: float) -> Figure:
     """Draw the decoded value against constant input, the clip it stands for, and the visitor's input x0."""
     figure = theme.new_figure(340, "constant input x (activation units)", "decoded â (activation units)")
     x = np.linspace(-0.1 * theta, 1.3 * theta, 3000)
@@ -85,7 +85,7 @@ def staircase_figure(theta: float, T: int, v_init: float, x0: float) -> go.Figur
     return figure
 
 
-def error_figure(theta: float, T: int, v_init: float) -> go.Figure:
+def error_figure(theta: float, T: int, v_init: float) -> Figure:
     """Draw the error â - clip(x, 0, theta) against constant input."""
     figure = theme.new_figure(260, "constant input x (activation units)", "error â − clip (activation units)")
     x = np.linspace(-0.1 * theta, 1.3 * theta, 3000)
@@ -103,7 +103,7 @@ def error_figure(theta: float, T: int, v_init: float) -> go.Figure:
     return figure
 
 
-def square_figure(x: np.ndarray, theta: float, T: int, v_init: float) -> go.Figure:
+def square_figure(x: np.ndarray, theta: float, T: int, v_init: float) -> Figure:
     """Draw the mean squared error against v_init over the sample x, with the visitor's v_init."""
     figure = theme.new_figure(260, "v_init (share of θ)", "mean squared error (units²)")
     grid = np.linspace(-0.2, 1.2, 57)
@@ -127,7 +127,7 @@ def square_figure(x: np.ndarray, theta: float, T: int, v_init: float) -> go.Figu
     return figure
 
 
-def density_figure(x: np.ndarray, theta: float) -> go.Figure:
+def density_figure(x: np.ndarray, theta: float) -> Figure:
     """Draw how the inputs are distributed."""
     figure = theme.new_figure(260, "input x (activation units)", "share of inputs (%)")
     width = theta / 40
@@ -140,7 +140,8 @@ def density_figure(x: np.ndarray, theta: float) -> go.Figure:
         width=width,
         hovertemplate="x ≈ %{x:.3g}<br>%{y:.2f} %<extra></extra>",
     )
-    figure.add_vline(x=theta, line={"color": theme.GREY, "dash": "dash"}, annotation_text="θ")
+    mark = {"text": "θ", "y": 1, "xanchor": "left", "yanchor": "top"}
+    figure.add_vline(x=theta, line={"color": theme.GREY, "dash": "dash"}, annotation=mark)
     return figure
 
 

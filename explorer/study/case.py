@@ -9,31 +9,43 @@ from typing import Any
 from explorer.study import library
 from explorer.study.library import Pictures
 from explorer.study.memo import kept
-from explorer.study.recipes import conversion_spec, simulation_spec
 from explorer.study.settings import Settings
+from explorer.study.translate import conversion_spec
 
 
-def recipe(settings: Settings) -> Settings:
+def run_key(settings: Settings) -> Settings:
     """Return what decides a run's spikes: not how many images are wanted, nor which image or neuron is looked at."""
-    return replace(settings.look(), images=16)
+    key = replace(settings.of_run(), images=16)
+    if not settings.method:
+        return key
+    plain = Settings()
+    unused = {name: getattr(plain, name) for name in ("rule", "p", "per", "law", "start", "v_init", "spread", "seed")}
+    return replace(key, **unused)
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One setting of everything. snn: the converted network."""
+    """One setting of everything. fitted: the conversion, and how it is run and read."""
 
     settings: Settings
     network: Any
     card: Any
     pictures: Pictures
-    snn: Any
+    fitted: Any
 
-    def simulate(self, begin: int, end: int, record: Any = None, stop: Callable[[], bool] | None = None) -> Any:
-        """Simulate images [begin, end); trains are taken from and put into the shared store."""
-        from explorer import engine
+    @property
+    def snn(self) -> Any:
+        """The converted network, before what a method does image by image."""
+        return self.fitted.snn
 
-        spec = simulation_spec(self.settings, record)
-        return engine.simulate(self.snn, self.pictures.inputs(begin, end), spec, store=library.store(), stop=stop)
+    def watch(self, begin: int, end: int, stop: Callable[[], bool] | None = None) -> Any:
+        """Run images [begin, end) and keep every neuron; fewer images where they do not fit the memory together.
+
+        Spike trains are taken from and put into the shared store.
+        """
+        count = self.fitted.together(end - begin, self.settings.device)
+        inputs = self.pictures.inputs(begin, begin + count)
+        return self.fitted.watch(inputs, store=library.store(), stop=stop, device=self.settings.device)
 
     @property
     def device(self) -> str:
@@ -46,24 +58,43 @@ class Case:
         return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def case(settings: Settings, stop: Callable[[], bool] | None = None) -> Case:
+def case(
+    settings: Settings,
+    stop: Callable[[], bool] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Case:
     """Return the case of these settings; stop: asked while thresholds are being found, which may take long.
+
+    on_progress: called with (layers done, layers) by methods that tell how far they are.
 
     Raises:
         ExplorerError: the network or the images cannot be had, the settings do not fit them, or a run the memory.
         Cancelled: stop said so.
     """
-    return _case(recipe(settings), stop=stop)
+    return _case(run_key(settings), stop=stop, on_progress=on_progress)
 
 
 @kept(64)
-def _case(settings: Settings, stop: Callable[[], bool] | None = None) -> Case:
+def _case(
+    settings: Settings,
+    stop: Callable[[], bool] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Case:
     from explorer import engine
+    from explorer.engine.methods import Fitted, edited, get
     from explorer.zoo.memory import require_run_memory
 
     loaded = library.loaded(settings.network)
     require_run_memory(loaded.network, settings.T, loaded.card.name)
-    thresholds = library.calibration(settings.network, settings.source, library.calibration_recipe(settings), stop=stop)
-    snn = engine.convert(loaded.network, thresholds, conversion_spec(settings))
     pictures = library.pictures(settings.network, settings.source)
-    return Case(settings, loaded.network, loaded.card, pictures, snn)
+    if settings.method:
+        T = settings.T if settings.depends_on_T else 0
+        found = library.fitted(
+            settings.network, settings.source, settings.method, T, stop=stop, on_progress=on_progress
+        )
+        spec = conversion_spec(settings)
+        fitted = edited(replace(found, T=settings.T), spec.threshold_scale, dict(spec.sites))
+        return Case(settings, loaded.network, loaded.card, pictures, fitted)
+    thresholds = library.calibration(settings.network, settings.source, library.calibration_key(settings), stop=stop)
+    snn = engine.convert(loaded.network, thresholds, conversion_spec(settings))
+    return Case(settings, loaded.network, loaded.card, pictures, Fitted(get("opi")(), snn, settings.T))

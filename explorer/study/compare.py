@@ -21,10 +21,11 @@ class Named:
 
 
 def references(settings: Settings) -> list[Named]:
-    """Return the two starts that everything is compared with, at these thresholds."""
+    """Return the two starts that everything is compared with, at these thresholds; beside a method, without it."""
+    plain = replace(settings, method="")
     return [
-        Named(ZERO, with_start(settings, 0.0), "zero"),
-        Named(HALF, with_start(settings, 0.5), "half"),
+        Named(ZERO, with_start(plain, 0.0), "zero"),
+        Named(HALF, with_start(plain, 0.5), "half"),
     ]
 
 
@@ -38,7 +39,7 @@ def comparison(settings: Settings, pins: Sequence[Pin]) -> list[Named]:
 
     Pins are compared on the visitor's images and device.
     """
-    yours = settings.look()
+    yours = settings.of_run()
     named = [Named("yours", yours, role(yours))]
     for one in references(yours):
         if one.settings == yours:

@@ -1,6 +1,6 @@
 """What all visitors of a server share: networks, images, thresholds, spike trains. Read-only once it is here.
 
-Everything is found by frozen recipes. Reading and computing hold no lock but that of the one thing asked for.
+Everything is found by frozen settings. Reading and computing hold no lock but that of the one thing asked for.
 """
 
 from __future__ import annotations
@@ -183,24 +183,55 @@ def pictures(network: str, name: str) -> Pictures:
     return Pictures(network, name)
 
 
-def calibration_recipe(settings: Settings) -> Settings:
+def calibration_key(settings: Settings) -> Settings:
     """Return the settings with all that does not enter the thresholds set to the defaults."""
     kept_fields = replace(Settings(), rule=settings.rule, p=settings.p, per=settings.per)
     return replace(kept_fields, T=settings.T) if settings.rule == "mse" else kept_fields
 
 
 @kept(48)
-def calibration(network: str, name: str, recipe: Settings, stop: Callable[[], bool] | None = None) -> Any:
+def calibration(network: str, name: str, key: Settings, stop: Callable[[], bool] | None = None) -> Any:
     """Return the thresholds of a rule, found on calibration images (256 of them) of an image source."""
     from explorer import engine
-    from explorer.study.recipes import calibration_spec
+    from explorer.study.translate import calibration_spec
     from explorer.zoo import data
     from explorer.zoo.images import Inputs
 
     card = loaded(network).card
     origin = data.calibration_source(source(name), card)
     chosen = data.load_images(origin, card, n=CALIBRATION_IMAGES, part="calibration")
-    return engine.calibrate(loaded(network).network, Inputs(chosen.images, card), calibration_spec(recipe), stop=stop)
+    return engine.calibrate(loaded(network).network, Inputs(chosen.images, card), calibration_spec(key), stop=stop)
+
+
+@kept(24)
+def fitted(
+    network: str,
+    name: str,
+    method: str,
+    T: int,
+    stop: Callable[[], bool] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Any:
+    """Return a method, as written in a line, fitted on calibration images of an image source; see `Method.fit`.
+
+    T: 0 where the method finds the same for every T.
+    """
+    from explorer.engine import methods
+
+    chosen = methods.parse(method)
+    images = calibration_inputs(network, name, chosen.images)
+    told = {"on_progress": on_progress} if on_progress and chosen.tells_progress else {}
+    return chosen.fit(loaded(network).network, T or 1, images, stop, **told)
+
+
+def calibration_inputs(network: str, name: str, n: int) -> Any:
+    """Return so many calibration images of an image source, normalised: float32 [N, C, H, W]; fewer if there are."""
+    from explorer.zoo import data
+    from explorer.zoo.images import normalise
+
+    card = loaded(network).card
+    chosen = data.load_images(data.calibration_source(source(name), card), card, n=n, part="calibration")
+    return normalise(chosen.images, card)
 
 
 @kept(1)

@@ -23,6 +23,8 @@ GROUPS = {
     "presets": "Presets, undo, reset",
     "network": "Network",
     "time": "Time-steps",
+    "calibrate": "Calibrate for T",
+    "method": "Conversion method",
     "thresholds": "Thresholds",
     "potential": "Initial potential",
     "images": "Images and device",

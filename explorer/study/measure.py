@@ -1,4 +1,4 @@
-"""What the engine measures: hits and spikes image by image, one image for a close look, one neuron for a trace.
+"""What the engine measures: hits and spikes image by image, one image for a close look, one neuron's membrane.
 
 Imports torch, so it is itself imported only when the first number is needed. Everything returned is NumPy.
 """
@@ -9,26 +9,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 
 from explorer import engine
-from explorer.engine import analysis, synapses
+from explorer.engine import analysis, methods, synapses
 from explorer.engine.errors import DataError
+from explorer.engine.methods import Fitted
+from explorer.engine.methods.catalogue.calibrate import Calibrated
 from explorer.engine.theory import PARTS
 from explorer.study import library
 from explorer.study.case import case
-from explorer.study.recipes import ERROR_IMAGES, simulation_spec
-from explorer.study.results import EDGES_A, EDGES_V, Result, SiteSums, rate_edges
+from explorer.study.results import EDGES_A, EDGES_V, ERROR_IMAGES, Result, SiteSums, rate_edges
 from explorer.study.settings import Settings
+from explorer.study.translate import simulation_spec
 
 Stop = Callable[[], bool] | None
 PATIENCE = 0.6  # seconds after which a slice hands over what it has, so that others have their turn
 
 
 def score(
-    snn: engine.SpikingNetwork,
+    snn: engine.SpikingNetwork | Fitted,
     inputs: torch.Tensor,
     expected: np.ndarray | None,
     spec: engine.SimulationSpec,
@@ -41,7 +44,7 @@ def score(
     """Simulate images and tell of each, after every step, whether its answer is right: the one place that counts hits.
 
     Args:
-        snn: a converted network.
+        snn: a converted network, or a method's fitted conversion.
         inputs: normalised float32 [B, C, H, W].
         expected: the right class of each image, int [B]; None: the ANN's answer counts as right.
         spec: steps and device; what it records is not kept.
@@ -58,14 +61,17 @@ def score(
         Cancelled: stop said so before the first chunk was done.
         ExplorerError: images or settings do not fit the network.
     """
-    spec = replace(spec, record=engine.Record(counts=True, v_end=False))
+    fitted = snn if isinstance(snn, Fitted) else Fitted(methods.get("opi")(), snn, spec.T)
+    network = fitted.network
     answers, spikes, seconds, done = [], [], [], 0
     try:
-        for part in engine.simulate_chunks(snn, inputs, spec, store=store, stop=stop):
+        how: Any = {"store": store, "stop": stop, "device": spec.device, "chunk": spec.chunk}
+        for part in fitted.run_chunks(inputs, spec.T, additions=False, **how):
+            count = part.logits.shape[1]
             answers.append(part.logits.argmax(2).T.numpy())
-            spikes.append({name: n.flatten(1).sum(1).numpy() for name, n in part.counts.items()})
-            seconds.append(np.full(part.images, part.seconds / part.images))
-            done += part.images
+            spikes.append({name: n.numpy() for name, n in part.spikes.items()})
+            seconds.append(np.full(count, part.seconds / count))
+            done += count
             if on_progress:
                 on_progress(done, len(inputs))
             if pause():
@@ -74,18 +80,22 @@ def score(
         if not done:
             raise
     if ann is None:
-        ann = snn.network.forward(inputs[:done]).argmax(1).numpy()
+        ann = network.forward(inputs[:done]).argmax(1).numpy()
     expected_ = ann[:done] if expected is None else np.asarray(expected)[:done]
-    sites = snn.network.sites
+    sites, right = network.sites, np.concatenate(answers) == expected_[:, None]
+    right[:, : fitted.answers_from - 1] = False
     return Result(
         spec.T,
-        right=np.concatenate(answers) == expected_[:, None],
+        right=right,
         ann_right=ann[:done] == expected_,
         spikes={site.name: np.concatenate([part[site.name] for part in spikes]).astype(np.int64) for site in sites},
         neurons={site.name: int(np.prod(site.shape)) for site in sites},
-        theta={site.name: float(snn.theta[site.name].float().mean()) for site in sites},
+        theta={site.name: float(fitted.snn.theta[site.name].float().mean()) for site in sites},
         seconds=np.concatenate(seconds),
         labelled=expected is not None,
+        answers_from=fitted.answers_from,
+        extra=fitted.extra,
+        bits=fitted.bits,
     )
 
 
@@ -106,7 +116,7 @@ class Engine:
         late = time.monotonic() + PATIENCE
         return replace(
             score(
-                here.snn,
+                here.fitted,
                 pictures.inputs(begin, end),
                 expected,
                 simulation_spec(settings),
@@ -120,15 +130,12 @@ class Engine:
 
     def errors(self, settings: Settings, images: int, stop: Callable[[], bool]) -> dict[str, SiteSums]:
         """Return the conversion errors of the first images; their spikes are usually still in the store."""
-        here = case(settings, stop)
-        inputs = here.pictures.inputs(0, images)
-        simulation = here.simulate(0, images, stop=stop)
-        sites = {}
-        for site in here.network.sites:
+        watched, sites = case(settings, stop).watch(0, images, stop), {}
+        for name in watched.spikes:
             if stop():
                 raise engine.Cancelled("The run was stopped.")
-            parts = analysis.error_parts(here.snn, inputs, simulation, (site.name,))[site.name]
-            sites[site.name] = _site_sums(parts, here.snn.theta[site.name], simulation.v_end[site.name], settings.T)
+            theta, v_end = watched.snn.theta[name], watched.v_end(name)
+            sites[name] = _site_sums(watched.error_parts(name), theta, v_end, settings.T)
         return sites
 
 
@@ -148,14 +155,12 @@ class Channel:
 def channel(settings: Settings, stop: Stop = None) -> Channel:
     """Return the errors of one channel (settings.layer, settings.channel), neuron by neuron, over the first images."""
     here, layer = case(settings, stop), settings.layer
-    snn = here.snn
-    images = here.pictures.available(ERROR_IMAGES)
-    simulation = here.simulate(0, images, stop=stop)
-    whole = analysis.error_parts(snn, here.pictures.inputs(0, images), simulation, (layer,))[layer]
+    watched = here.watch(0, here.pictures.available(ERROR_IMAGES), stop)
+    whole, images = watched.error_parts(layer), len(watched.images)
     shape = whole.total.shape[:2] + (1,) * (4 - whole.total.dim()) + whole.total.shape[2:]
-    theta = torch.broadcast_to(snn.theta[layer], whole.total.shape[1:]).reshape(shape[1:])[settings.channel]
+    theta = torch.broadcast_to(watched.snn.theta[layer], whole.total.shape[1:]).reshape(shape[1:])[settings.channel]
     one = {name: getattr(whole, name).reshape(shape)[:, settings.channel] for name in ("a", "a_hat", "total", *PARTS)}
-    v_end = simulation.v_end[layer].reshape(shape)[:, settings.channel]
+    v_end = watched.v_end(layer).reshape(shape)[:, settings.channel]
     sums = _site_sums(SimpleNamespace(**one), theta, v_end, settings.T)
     rms = ((one["total"] / theta) ** 2).mean(0).sqrt().float().numpy()
     parts = {part: (one[part] / theta).mean(0).float().numpy() for part in PARTS}
@@ -188,9 +193,61 @@ def _site_sums(parts, theta: torch.Tensor, v_end: torch.Tensor, T: int) -> SiteS
     return sums
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a conversion is beside its thresholds and starts.
+
+    extra: steps of an answer beyond T. bits: of a neuron in a step. skipped: steps the read-out leaves out. amplitudes:
+    sites whose spikes are worth something else than the threshold. shifted: sites whose current is shifted. refitted:
+    whether weights are other than the network's own. layers: each site's error before and after a calibration, as
+    shares of the mean square activation. held: images held back, share named as by the ANN after OPI and after the
+    method. kept: False where OPI's neurons are used because they agreed more often.
+    """
+
+    extra: int = 0
+    bits: int = 1
+    skipped: int = 0
+    amplitudes: tuple[str, ...] = ()
+    shifted: tuple[str, ...] = ()
+    refitted: bool = False
+    layers: tuple[tuple[str, float, float], ...] = ()
+    held: tuple[int, float, float] | None = None
+    kept: bool = True
+
+
+def facts(fitted: Fitted) -> Facts:
+    """Return what there is to say of a fitted conversion."""
+    neurons = fitted.snn.neurons
+    told: dict[str, Any] = {}
+    if isinstance(fitted, Calibrated):
+        told["layers"] = tuple((row.site, row.before, row.after) for row in fitted.layers)
+        told["kept"] = fitted.kept
+        if fitted.held is not None:
+            told["held"] = (fitted.held.images, fitted.held.opi, fitted.held.calibrated)
+    return Facts(
+        fitted.extra,
+        fitted.bits,
+        fitted.skipped,
+        tuple(name for name, own in neurons.items() if own.amplitude is not None),
+        tuple(name for name, own in neurons.items() if own.shift is not None),
+        fitted.snn.network is not fitted.network,
+        **told,
+    )
+
+
+def _mean_start(snn: engine.SpikingNetwork, site: engine.Site) -> float:
+    """Return the mean of v(0) / theta over a site's neurons."""
+    v = snn.initial_potential(site, [b"mean"])
+    return float((v / snn.theta[site.name]).float().mean())
+
+
 @dataclass(frozen=True, eq=False)
 class Look:
-    """One image through both networks. ann: [K]; snn: [T, K] mean scores; counts, a: per site [*site]."""
+    """One image through both networks.
+
+    ann: [K]; snn: [T, K] mean scores; per site: counts and a [*site], theta, and start, the mean of v(0) / theta.
+    facts: what else there is to say of the conversion.
+    """
 
     picture: np.ndarray
     label: int | None
@@ -200,47 +257,47 @@ class Look:
     counts: dict[str, np.ndarray]
     a: dict[str, np.ndarray]
     theta: dict[str, np.ndarray]
+    start: dict[str, float]
+    facts: Facts
     shapes: dict[str, tuple[int, ...]]
     device: str
 
 
-def look(settings: Settings, stop: Stop = None) -> Look:
-    """Run the chosen image and return scores, spike counts and activations of every site."""
-    here, index = case(settings, stop), settings.image
+def look(settings: Settings, stop: Stop = None, on_progress: Callable[[int, int], None] | None = None) -> Look:
+    """Run the chosen image and return scores, spike counts and activations of every site; on_progress: see `case`."""
+    here, index = case(settings, stop, on_progress), settings.image
     chosen = here.pictures.first(index + 1)
     if index >= len(chosen.images):
         raise DataError(f"image {index}: there are {len(chosen.images)} images. Choose 0 to {len(chosen.images) - 1}.")
-    inputs = here.pictures.inputs(index, index + 1)
-    simulation = here.simulate(index, index + 1, stop=stop)
-    activations = here.network.activations(inputs)
+    watched = here.watch(index, index + 1, stop)
+    activations = here.network.activations(watched.images)
     return Look(
         picture=np.asarray(chosen.images[index]),
         label=None if chosen.labels is None else int(chosen.labels[index]),
         classes=tuple(chosen.classes or here.card.classes),
-        ann=here.network.forward(inputs)[0].float().numpy(),
-        snn=simulation.logits[:, 0].float().numpy(),
-        counts={name: count[0].numpy() for name, count in simulation.counts.items()},
+        ann=here.network.forward(watched.images)[0].float().numpy(),
+        snn=watched.logits[:, 0].float().numpy(),
+        counts={name: watched.sent(name)[0].numpy() for name in watched.spikes},
         a={name: value[0].float().numpy() for name, value in activations.items()},
         theta={name: value.float().numpy() for name, value in here.snn.theta.items()},
+        start={site.name: _mean_start(here.snn, site) for site in here.network.sites},
+        facts=facts(here.fitted),
         shapes={site.name: tuple(site.shape) for site in here.network.sites},
         device=here.device,
     )
 
 
-def trace(settings: Settings, neuron: int) -> analysis.NeuronTrace:
-    """Return the membrane trace of the neuron with this flat index in settings.layer on the chosen image."""
-    here = case(settings)
-    inputs = here.pictures.inputs(settings.image, settings.image + 1)
-    return analysis.neuron_trace(here.snn, inputs, settings.layer, neuron, settings.T, library.store(), settings.device)
+def membrane(settings: Settings, neuron: int) -> analysis.Membrane:
+    """Return the membrane of the neuron with this flat index in settings.layer on the chosen image."""
+    watched = case(settings).watch(settings.image, settings.image + 1)
+    return watched.membrane(settings.layer, neuron)
 
 
 def rasters(settings: Settings, neurons: int, stop: Stop = None) -> dict[str, np.ndarray]:
     """Return spikes uint8 [T, n] of up to so many neurons of every site on the chosen image."""
-    here = case(settings, stop)
-    names = tuple(site.name for site in here.network.sites)
-    record = engine.Record(sites=names, neurons=neurons)
-    run = here.simulate(settings.image, settings.image + 1, record, stop)
-    return {name: run.spikes[name][:, 0].numpy() for name in names}
+    watched = case(settings, stop).watch(settings.image, settings.image + 1, stop)
+    shown = watched.rasters(tuple(watched.spikes), neurons)
+    return {name: z[:, 0].numpy() for name, z in shown.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,8 +313,10 @@ def additions(settings: Settings, stop: Stop = None) -> Work:
     """Count the additions that the spikes of the first images cause; their trains are usually still in the store."""
     here = case(settings, stop)
     images = here.pictures.available(ERROR_IMAGES)
-    run = here.simulate(0, images, engine.Record(v_end=False), stop)
-    return Work(synapses.additions(here.network, run.counts), synapses.constant_macs(here.network), images)
+    inputs, how = here.pictures.inputs(0, images), {"store": library.store(), "stop": stop}
+    outcome = here.fitted.run(inputs, device=settings.device, **how)
+    added = {name: float(each.mean()) for name, each in outcome.additions.items()}
+    return Work(added, synapses.constant_macs(here.network), images)
 
 
 def macs(network: str) -> dict[str, int]:

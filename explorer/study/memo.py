@@ -1,4 +1,4 @@
-"""Keep what was computed, by its recipe: bounded, for all threads, each value computed once."""
+"""Keep what was computed, by its key: bounded, for all threads, each value computed once."""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
+from explorer.engine.methods import names, parse
+from explorer.engine.neurons import INTEGRATE_AND_FIRE, LAWS
 from explorer.engine.theory import wilson
 from explorer.study import keys
 from explorer.study.settings import PER, Settings
@@ -144,17 +146,13 @@ def methods(sweep: Sweep, table: Sequence[Row], device: str, note: str = "") -> 
         f"{axis.title} ({', '.join(axis.label(v) for v in axis.values[:24])}{', …' if len(axis.values) > 24 else ''})"
         for axis in sweep.axes
     )
-    random = any(run.start != "constant" for cell in sweep.cells() for run in cell.runs)
+    random = any(run.random for cell in sweep.cells() for run in cell.runs)
     seeds = sweep.seeds or (s.seed,)
     kinds = {axis.kind for axis in sweep.axes}
     T_note = "" if "T" in kinds else f" Each image was shown for T = {s.T} time-steps."
     measured = "Top-1 accuracy" if labelled else "Agreement with the ANN's class"
     parts = [
-        f"The network {keys.label(s.network)} was converted to a spiking network of integrate-and-fire neurons with "
-        "soft reset (v(t) = v(t-1) + x(t), a spike and v - theta where v >= theta, v(0) = v_init theta), constant "
-        "input current, and class scores averaged over time.",
-        _thresholds(s, kinds),
-        _start(s, kinds),
+        *_conversion(s, kinds),
         f"Varied: {varied}.{_change(sweep)}{T_note}",
         f"{measured} was measured on the first {n} images of {_source(s)}{f' ({note})' if note else ''}, "
         "the same ones in every cell.",
@@ -169,6 +167,30 @@ def methods(sweep: Sweep, table: Sequence[Row], device: str, note: str = "") -> 
         f"Simulated on {device or 'the CPU'}, {version()}.",
     ]
     return " ".join(filter(None, parts)) + "\n"
+
+
+def _conversion(s: Settings, kinds: set[str]) -> list[str]:
+    """Return how the network became a spiking one: the neuron, thresholds and starts, or the method."""
+    if not s.method and "method" not in kinds:
+        law = "integrate-and-fire" if s.law == INTEGRATE_AND_FIRE.name else LAWS[s.law].title.lower()
+        return [
+            f"The network {keys.label(s.network)} was converted to a spiking network of {law} neurons with "
+            "soft reset (v(t) = v(t-1) + x(t), a spike and v - theta where v >= theta, v(0) = v_init theta), constant "
+            "input current, and class scores averaged over time.",
+            _thresholds(s, kinds),
+            _start(s, kinds),
+        ]
+    told = f"The network {keys.label(s.network)} was converted to a spiking network, constant input current, by "
+    if "method" in kinds:
+        return [f"{told}the methods compared, each with its own thresholds, starts and neurons unless varied."]
+    scale = "" if s.scale == 1 or "scale" in kinds else f" Its thresholds were multiplied by {s.scale:g}."
+    layers = f" Layers with settings of their own: {_sites(s)}." if s.sites else ""
+    fitted = ", fitted anew for every T" if s.depends_on_T else ""
+    method = parse(s.method)
+    return [
+        f"{told}the method “{names.title(s.method)}” ({method.citation}), as implemented by this explorer under the "
+        f"name {s.method}{fitted}, on at most {method.images} calibration images.{scale}{layers}"
+    ]
 
 
 def _source(s: Settings) -> str:

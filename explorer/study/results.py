@@ -16,6 +16,7 @@ from explorer.engine.theory import PARTS
 
 EDGES_A = np.linspace(0.0, 1.5, 61)
 EDGES_V = np.linspace(-20.0, 20.0, 801)
+ERROR_IMAGES = 16  # millions of neurons in all: enough for shares of a per cent
 
 
 def rate_edges(T: int) -> np.ndarray:
@@ -72,7 +73,8 @@ class Result:
     same of the ANN. Where nobody labelled the images, the class that the ANN gives counts as right, so that all shares
     are agreement with the ANN. spikes: per site, each image's spikes in all T steps, int64 [images]. neurons, theta:
     per site, how many neurons it has and its mean threshold. seconds: simulation time of each image. sites: conversion
-    errors on the first `error_images` images.
+    errors on the first `error_images` images. answers_from: the first step with an answer. extra: steps that an answer
+    takes beyond T. bits: of a neuron in a step.
     """
 
     T: int
@@ -86,6 +88,9 @@ class Result:
     device: str = ""
     sites: dict[str, SiteSums] = field(default_factory=dict)
     error_images: int = 0
+    answers_from: int = 1
+    extra: int = 0
+    bits: int = 1
 
     @staticmethod
     def empty(T: int) -> Result:
@@ -123,7 +128,15 @@ class Result:
         if T == self.T:
             return self
         return Result(
-            T, self.right[:, :T], self.ann_right, labelled=self.labelled, device=self.device, theta=self.theta
+            T,
+            self.right[:, :T],
+            self.ann_right,
+            labelled=self.labelled,
+            device=self.device,
+            theta=self.theta,
+            answers_from=self.answers_from,
+            extra=self.extra,
+            bits=self.bits,
         )
 
     @property
@@ -148,8 +161,13 @@ class Result:
 
     @property
     def top1(self) -> np.ndarray:
-        """Accuracy after each step, [T], 0..1."""
-        return self.hits / max(self.images, 1)
+        """Accuracy after each step, [T], 0..1; NaN where there is no answer yet."""
+        return np.where(self.answered, self.hits / max(self.images, 1), np.nan)
+
+    @property
+    def answered(self) -> np.ndarray:
+        """After which steps there is an answer, bool [T]."""
+        return np.arange(1, self.T + 1) >= self.answers_from
 
     @property
     def ann_top1(self) -> float:

@@ -1,6 +1,6 @@
 """The queue of runs: one slice of images at a time, shared fairly among visitors.
 
-A run is known by its recipe, so two visitors with the same settings share what is computed; each holds it as a `Job`,
+A run is known by its key, so two visitors with the same settings share what is computed; each holds it as a `Job`,
 which shows exactly his own first N images, whatever else is known. A visitor who moves a control asks for other runs;
 a run that nobody asks for stops at the engine's next chunk and can be taken up later where it was. A visitor who is
 silent for long has left. The machine's time is shared by visitor, not by run, and who waits for his first point comes
@@ -20,17 +20,17 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from explorer.engine.errors import Cancelled, ExplorerError
-from explorer.study.case import recipe
-from explorer.study.recipes import ERROR_IMAGES, FIRST, SLICE
-from explorer.study.results import Result, SiteSums
+from explorer.study.case import run_key
+from explorer.study.results import ERROR_IMAGES, Result, SiteSums
 from explorer.study.settings import Settings
 
+FIRST, SLICE = 16, 64  # images; a slice that takes long is cut at the end of a chunk
 KEEP = 300
 KEEP_BYTES = 256 * 2**20
 SILENCE = 30.0  # seconds; a page asks every 0.3 s while its runs refine, a browser's hidden tab more seldom
 HEAD_START = 2.0  # seconds of machine time that waiting for a first point counts for
-BETWEEN = 0.5  # seconds that a slice waits at most for close looks that are being computed
-LOOKS = 2  # close looks that are computed at the same time
+BETWEEN = 0.5  # seconds that a slice waits at most for what is being computed aside
+ASIDE = 2  # what is computed aside at the same time
 
 
 class Instrument(Protocol):
@@ -50,7 +50,7 @@ class Instrument(Protocol):
 
 @dataclass(eq=False)
 class Run:
-    """One simulation: its recipe, who wants how many images of it, and what is known so far.
+    """One simulation: its settings, who wants how many images of it, and what is known so far.
 
     available: the most images there are, once that is known. errors: who asked for conversion errors.
     """
@@ -94,7 +94,7 @@ class Job:
 
     @property
     def settings(self) -> Settings:
-        """The run's recipe, with this visitor's number of images."""
+        """The run's settings, with this visitor's number of images."""
         return replace(self.run.settings, images=self.images)
 
     @property
@@ -142,27 +142,27 @@ class Runner:
         self._used: dict[str, float] = {}  # machine time of each visitor, in seconds
         self._main: dict[str, Run] = {}  # the run each visitor listed first
         self._news = threading.Condition()
-        self._looks = threading.BoundedSemaphore(LOOKS)
-        self._looking = 0
+        self._places = threading.BoundedSemaphore(ASIDE)
+        self._aside = 0
         self._closing = False
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def look(self) -> Iterator[None]:
+    def aside(self) -> Iterator[None]:
         """Compute something short for one visitor in his own thread: the next slice waits a moment, nobody else does.
 
         No more than two are computed at once, unless one takes long.
         """
         with self._news:
-            self._looking += 1
-        held = self._looks.acquire(timeout=2.0)
+            self._aside += 1
+        held = self._places.acquire(timeout=2.0)
         try:
             yield
         finally:
             if held:
-                self._looks.release()
+                self._places.release()
             with self._news:
-                self._looking -= 1
+                self._aside -= 1
                 self._news.notify_all()
 
     def want(self, owner: str, settings: list[Settings], errors: bool = False) -> list[Job]:
@@ -196,7 +196,7 @@ class Runner:
     def known(self, settings: Settings) -> Result:
         """Return what is known of a run for this many images, without asking for it."""
         with self._news:
-            run = self._runs.get(recipe(settings))
+            run = self._runs.get(run_key(settings))
             return Result.empty(settings.T) if run is None else Job(run, settings.images).result
 
     def _start(self) -> None:
@@ -215,7 +215,7 @@ class Runner:
             size -= self._runs.pop(key).result.right.nbytes
 
     def _job(self, settings: Settings, before: set[Settings]) -> Job:
-        key = recipe(settings)
+        key = run_key(settings)
         run = self._runs.get(key)
         if run is None or (run.error is not None and key not in before and not run.wanted):
             run = self._runs[key] = Run(key)
@@ -310,7 +310,7 @@ class Runner:
         while not self._closing:
             with self._news:
                 self._news.wait_for(lambda: self._closing or self._next() is not None)
-                self._news.wait_for(lambda: self._closing or not self._looking, BETWEEN)
+                self._news.wait_for(lambda: self._closing or not self._aside, BETWEEN)
                 chosen = self._next()
             if chosen is not None:
                 self.step(instrument, *chosen)

@@ -30,6 +30,7 @@ VARIED = {
     "scale": "Threshold scale",
     "p": "Percentile",
     "T": "Time-steps T",
+    "method": "Conversion method",
     "rule": "Threshold rule",
     "start": "Kind of initial potential",
     "layer": "One layer at a time",
@@ -222,7 +223,7 @@ def _pin(raw: Mapping[str, Any], taken: set[int]) -> Pin:
     name, slot = raw.get("name"), raw.get("slot", 0)
     free = [i for i in range(MAX_PINS) if i not in taken]
     return Pin(
-        clamp(raw).look(),
+        clamp(raw).of_run(),
         printable(name, PIN_NAME_MAX) if isinstance(name, str) else "",
         slot if is_number(slot) and slot in free else free[0],
     )

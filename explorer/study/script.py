@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from explorer.study import keys, library
-from explorer.study.recipes import calibration_spec, conversion_spec
 from explorer.study.results import Result
 from explorer.study.settings import Settings
+from explorer.study.translate import calibration_spec, conversion_spec
 
 PICTURES = "pictures"
 BATCH = 100
@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(Path.cwd()))
 
 from explorer.engine import *  # noqa: E402, F403
-from explorer.engine import calibrate, convert, trace  # noqa: E402
+from explorer.engine import calibrate, convert, methods, trace  # noqa: E402
 from explorer.study.measure import score  # noqa: E402
 from explorer.study.results import Result  # noqa: E402
 from explorer.study.tables import curve_csv  # noqa: E402
@@ -36,7 +36,7 @@ from explorer.zoo.data import calibration_source, data_source, load_images  # no
 from explorer.zoo.images import normalise  # noqa: E402
 from explorer.zoo.own import NetworkSource, open_network  # noqa: E402
 
-# name, network, images, how many, thresholds, potentials, time-steps and device
+# name, network, images, how many, thresholds or method, potentials, time-steps and device
 RUNS = [
 '''
 TAIL = """]
@@ -54,16 +54,26 @@ def evaluation(source, images, n):
 
 
 @cache
-def thresholds(source, images, spec):
-    network, card = opened(source)
-    chosen = load_images(calibration_source(data_source(images), card), card, n={calibration}, part="calibration")
-    return calibrate(network, normalise(chosen.images, card), spec)
+def calibration(source, images, n):
+    card = opened(source)[1]
+    chosen = load_images(calibration_source(data_source(images), card), card, n=n, part="calibration")
+    return normalise(chosen.images, card)
+
+
+@cache
+def spiking(source, images, rule, conversion, T):
+    network = opened(source)[0]
+    if isinstance(rule, str):
+        method = methods.parse(rule)
+        fitted = method.fit(network, T, calibration(source, images, method.images))
+        return methods.edited(fitted, conversion.threshold_scale, dict(conversion.sites))
+    return convert(network, calibrate(network, calibration(source, images, {calibration}), rule), conversion)
 
 
 results = {{}}
 for name, source, images, n, rule, conversion, spec in RUNS:
-    network, card = opened(source)
-    snn, shown = convert(network, thresholds(source, images, rule), conversion), evaluation(source, images, n)
+    card = opened(source)[1]
+    snn, shown = spiking(source, images, rule, conversion, spec.T), evaluation(source, images, n)
     result = Result.empty(spec.T)
     for begin in range(0, len(shown), {batch}):
         inputs = normalise(shown.images[begin : begin + {batch}], card)
@@ -110,7 +120,7 @@ def _run(line: Line) -> str:
         _network(settings.network),
         f'str(HERE / "{PICTURES}")' if keys.is_upload(settings.source) else repr(settings.source),
         str(line.result.images),
-        repr(calibration_spec(settings)),
+        repr(settings.method or calibration_spec(settings)),
         repr(conversion_spec(settings)),
         f"SimulationSpec(T={line.result.T}, device={settings.device!r})",
     ]

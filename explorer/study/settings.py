@@ -1,6 +1,6 @@
 """The one table of settings: it drives widgets, clamping, the share link, presets and the exported script.
 
-`Settings` is frozen and hashable: together with the images it names, it is the recipe of every number on screen.
+`Settings` is frozen and hashable: together with the images it names, it decides every number on screen.
 This module knows neither Streamlit nor torch.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from explorer.engine.methods import names
 from explorer.engine.neurons import INTEGRATE_AND_FIRE, LAWS
 from explorer.limits import limits
 from explorer.study import keys
@@ -24,7 +25,7 @@ RULES = {
 STARTS = {"constant": "Constant", "uniform": "Uniform random", "gaussian": "Gaussian random"}
 DEVICES = {"auto": "Automatic"} | ({"cpu": "CPU", "cuda": "CUDA GPU"} if limits().free_device else {})
 PER = {"site": "one per layer", "channel": "one per channel"}
-MAX_SITES = 400
+MAX_SITES, METHOD_MAX = 400, 240
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Field:
             return value if isinstance(value, str) and value in self.options else self.default
         if self.name == "source" and isinstance(value, str) and not limits().admits_source(value):
             return self.default
+        if self.name == "method":
+            return tidy(value)
         if isinstance(self.default, str):
             return printable(value, 300) if isinstance(value, str) else self.default
         if isinstance(self.default, bool):
@@ -61,6 +64,13 @@ class Field:
 def printable(text: str, most: int) -> str:
     """Return a text from outside without control characters and what is no character at all, cut to a length."""
     return "".join(letter for letter in text if letter.isprintable())[:most]
+
+
+def tidy(method: Any) -> str:
+    """Return a method in a line as it may stand in settings; "" for what names no method."""
+    text = printable(method, METHOD_MAX) if isinstance(method, str) else ""
+    key, fields = names.split(text)
+    return names.joined(key, fields) if key in names.NAMES else ""
 
 
 def is_number(value: Any) -> bool:
@@ -121,6 +131,13 @@ TABLE = (
         0.05,
     ),
     Field(
+        "method",
+        "Conversion method",
+        "",
+        "One of the literature's methods, with its own thresholds, starts and neurons; or none: then thresholds and "
+        "potentials are as chosen below. Scale and changes of single layers act on top of what a method finds.",
+    ),
+    Field(
         "law",
         "Neuron",
         INTEGRATE_AND_FIRE.name,
@@ -179,6 +196,7 @@ class Settings:
     p: float = 99.9
     per: str = "site"
     scale: float = 1.0
+    method: str = ""
     law: str = INTEGRATE_AND_FIRE.name
     start: str = "constant"
     v_init: float = 0.5
@@ -203,23 +221,46 @@ class Settings:
             rest.append((name, scale, v_init))
         return replace(self, sites=tuple(sorted(rest, key=lambda entry: entry[0])))
 
-    def look(self) -> Settings:
-        """Return the recipe without what only chooses the single image and neuron: equal looks share a simulation."""
+    def of_run(self) -> Settings:
+        """Return the settings without what only chooses the single image and neuron: equal ones share a simulation."""
         return replace(self, image=0, layer="", channel=0, row=0, column=0)
+
+    @property
+    def depends_on_T(self) -> bool:
+        """Whether thresholds or whatever else a method finds are made for one T."""
+        if self.method:
+            return not names.NAMES[names.split(self.method)[0]].anytime
+        return self.rule == "mse"
+
+    @property
+    def random(self) -> bool:
+        """Whether starts are drawn by the seed."""
+        if not self.method:
+            return self.start != "constant"
+        return names.split(self.method)[1].get("v_init", "").startswith(("uniform", "gaussian"))
+
+    def seeded(self, seed: int) -> Settings:
+        """Return a copy with another seed."""
+        if not self.method:
+            return replace(self, seed=seed)
+        return replace(self, method=names.with_field(self.method, "seed", str(seed) if seed else None))
 
     def describe(self) -> str:
         """Return one line that names the run: for captions, pins and exports."""
-        rule = {"percentile": f"p{self.p:g}", "max": "max", "clip": "trained clip", "mse": "least squares"}[self.rule]
-        per = " per channel" if self.per == "channel" and self.rule != "clip" else ""
-        v_init = {"constant": f"v_init {self.v_init:g}"}.get(
-            self.start, f"{self.start} v_init {self.v_init:g} ± {self.spread:g}, seed {self.seed}"
-        )
         scale = "" if self.scale == 1 else f", θ × {self.scale:g}"
         layers = ""
         if len(self.sites) == 1:
             layers = f", {self._changed()}"
         elif self.sites:
             layers = f", {len(self.sites)} layers changed"
+        if self.method:
+            fitted = f", fitted for T = {self.T}" if self.depends_on_T else ""
+            return f"{keys.label(self.network)}, {names.title(self.method)}{fitted}{scale}{layers}"
+        rule = {"percentile": f"p{self.p:g}", "max": "max", "clip": "trained clip", "mse": "least squares"}[self.rule]
+        per = " per channel" if self.per == "channel" and self.rule != "clip" else ""
+        v_init = {"constant": f"v_init {self.v_init:g}"}.get(
+            self.start, f"{self.start} v_init {self.v_init:g} ± {self.spread:g}, seed {self.seed}"
+        )
         law = "" if self.law == INTEGRATE_AND_FIRE.name else f", {LAWS[self.law].title.lower()}"
         return f"{keys.label(self.network)}, {rule}{per}{scale}{law}, {v_init}{layers}"
 
@@ -272,17 +313,19 @@ def changes(chosen: Any) -> dict[str, Any]:
 def with_start(settings: Settings, v_init: float) -> Settings:
     """Return a copy in which every potential starts at this share of its threshold; thresholds stay as they are."""
     sites = tuple((name, scale, None) for name, scale, _ in settings.sites if scale is not None)
+    if settings.method:
+        return replace(settings, method=names.with_start(settings.method, f"{v_init:g}"), sites=sites)
     return replace(settings, start="constant", v_init=v_init, sites=sites)
 
 
 def zero_start(settings: Settings) -> Settings:
     """The usual conversion before OPI: every potential starts at zero, thresholds as calibrated."""
-    return replace(with_start(settings, 0.0), scale=1.0, sites=())
+    return replace(with_start(replace(settings, method=""), 0.0), scale=1.0, sites=())
 
 
 def opi(settings: Settings) -> Settings:
     """OPI: every potential starts at half its threshold, thresholds as calibrated. [Bu2022]"""
-    return replace(with_start(settings, 0.5), scale=1.0, sites=())
+    return replace(with_start(replace(settings, method=""), 0.5), scale=1.0, sites=())
 
 
 PRESETS = {"Zero start": zero_start, "OPI, half threshold": opi}

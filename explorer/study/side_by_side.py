@@ -107,7 +107,7 @@ def measure(
         outcome = fitted.run(inputs(begin, end), task.T, device=device, stop=stop)
         hits += int((outcome.logits[-1].argmax(1).numpy() == labels[begin:end]).sum())
         spikes += sum(float(n.sum()) for n in outcome.spikes.values())
-        added += float(outcome.additions.sum())
+        added += float(outcome.added.sum())
         seconds += outcome.seconds
     n = len(labels)
     low, high = wilson(hits, n)

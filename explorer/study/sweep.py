@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 
 from explorer.engine.errors import ExplorerError
+from explorer.engine.methods.names import NAMES, with_field
 from explorer.limits import limits
 from explorer.study.results import Result, alike
 from explorer.study.settings import RULES, Settings, with_start
@@ -31,6 +32,7 @@ STARTS: dict[str, Callable[[Settings], Settings]] = {
     "uniform": lambda s: replace(with_start(s, 0.5), start="uniform", spread=0.5),
     "gaussian": lambda s: replace(with_start(s, 0.5), start="gaussian", spread=0.2),
 }
+METHOD_STARTS = {"zero": "0", "half": "0.5", "uniform": "uniform:0:1", "gaussian": "gaussian:0.5:0.2"}
 START_WORDS = {"zero": "zero", "half": "half", "uniform": "uniform in [0, 1)", "gaussian": "Gaussian 0.5 ± 0.2"}
 
 
@@ -55,11 +57,12 @@ KINDS = {
     "scale": Kind("threshold scale (factor)", 0.05, 4.0),
     "p": Kind("percentile (%)", 50.0, 100.0),
     "T": Kind("time-steps T", 1, limits().steps, whole=True),
+    "method": Kind("method", words=tuple(NAMES)),
     "rule": Kind("threshold rule", words=tuple(RULES)),
     "start": Kind("initial potential", words=tuple(STARTS)),
     "layer": Kind("layer changed"),
 }
-ORDER = ("rule", "p", "scale", "start", "v_init", "layer", "T")  # in which axes act on the settings
+ORDER = ("method", "rule", "p", "scale", "start", "v_init", "layer", "T")  # in which axes act on the settings
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Axis:
         """Return how a value is written."""
         if self.kind == "start":
             return START_WORDS[str(value)]
+        if self.kind == "method":
+            return NAMES[str(value)].title
         if self.kind == "rule":
             return RULES[str(value)]
         return value if isinstance(value, str) else f"{value:g}"
@@ -119,16 +124,16 @@ class Sweep:
 
     def _cell(self, values: tuple[Value, ...]) -> Cell:
         chosen = dict(zip((axis.kind for axis in self.axes), values, strict=True))
-        settings = replace(self.base.look(), images=self.images)
+        settings = replace(self.base.of_run(), images=self.images)
         for kind in ORDER:
             if kind in chosen and kind != "T":
                 settings = self._apply(settings, kind, chosen[kind])
         T = int(chosen.get("T", settings.T))
-        own = settings.rule == "mse"  # its thresholds are those for this T
+        own = settings.depends_on_T  # what it finds is for this T
         longest = T if own else max([int(v) for axis in self.axes if axis.kind == "T" for v in axis.values] or [T])
         settings = replace(settings, T=longest)
         seeds = self.seeds or (settings.seed,)
-        runs = tuple(replace(settings, seed=seed) for seed in seeds) if settings.start != "constant" else (settings,)
+        runs = tuple(settings.seeded(seed) for seed in seeds) if settings.random else (settings,)
         return Cell(values, runs, T)
 
     def _apply(self, settings: Settings, kind: str, value: Value) -> Settings:
@@ -138,6 +143,14 @@ class Sweep:
                 return with_start(settings, float(value)) if constant else replace(settings, v_init=float(value))
             case "scale", float() | int():
                 return replace(settings, scale=float(value))
+            case "method", str():
+                return replace(settings, method=value)
+            case "p", float() | int() if settings.method:
+                return replace(settings, method=with_field(settings.method, "threshold", f"percentile:{value:g}"))
+            case "rule", str() if settings.method:
+                return replace(settings, method=with_field(settings.method, "threshold", value))
+            case "start", str() if settings.method:
+                return replace(settings, method=with_field(settings.method, "v_init", METHOD_STARTS[value]))
             case "p", float() | int():
                 return replace(settings, rule="percentile", p=float(value))
             case "rule", str():

@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
+import numpy as np
+
 from explorer.engine.theory import wilson
 from explorer.study.results import Result
 from explorer.study.settings import Settings
@@ -20,7 +22,7 @@ def curve_csv(results: Mapping[str, Result]) -> str:
     writer.writerow(["run", "T", "images", "top1", "low95", "high95", "ann_top1", "labelled"])
     for name, result in results.items():
         low, high = wilson(result.hits, result.images)
-        for t in range(result.T if result.images else 0):
+        for t in np.flatnonzero(result.answered) if result.images else ():
             writer.writerow(
                 [
                     *(name, t + 1, result.images),
@@ -37,7 +39,9 @@ def settings_json(settings: Settings, runs: Mapping[str, tuple[Settings, Result]
         name: {
             "settings": asdict(own),
             "images": r.images,
-            "top1": [round(float(x), 6) for x in r.top1],
+            "top1": [None if np.isnan(x) else round(float(x), 6) for x in r.top1],
+            "latency": r.T + r.extra,
+            "bits": r.bits,
             "ann_top1": r.ann_top1,
             "labelled": r.labelled,
             "spikes_per_neuron": r.spikes_per_neuron,

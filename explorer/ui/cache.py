@@ -1,4 +1,4 @@
-"""What pages ask for, kept by frozen recipes and shared between visitors: read-only.
+"""What pages ask for, kept by frozen settings and shared between visitors: read-only.
 
 A close look is computed in the visitor's own thread and given up as soon as he moves on.
 """
@@ -25,9 +25,10 @@ from explorer.study.library import (  # noqa: F401 (what pages and windows need 
 from explorer.study.memo import kept
 from explorer.study.runner import Instrument, Runner
 from explorer.study.settings import Settings
+from explorer.study.told import Told
 from explorer.ui.session import ASKED
 
-LOOKS = 96 * 2**20  # bytes of close looks that are kept: of large networks, few
+LOOK_BYTES = 96 * 2**20  # of close looks that are kept: of large networks, few
 
 
 @st.cache_data(max_entries=1, ttl=60, show_spinner=False)
@@ -61,42 +62,44 @@ def moved_on() -> bool:
     return False
 
 
-@kept(64, LOOKS)
-def look(settings: Settings, stop: Any = None) -> Any:
-    """Return one image seen closely; the neuron does not matter."""
+@kept(64, LOOK_BYTES)
+def look(settings: Settings, stop: Any = None, on_progress: Any = None) -> Any:
+    """Return one image seen closely; the neuron does not matter. on_progress: how far a method's fit is."""
     from explorer.study import measure
 
-    with runner().look():
+    if settings.method:  # a fit may take long: slices of others do not wait for it
+        return measure.look(settings, stop, on_progress)
+    with runner().aside():
         return measure.look(settings, stop)
 
 
 @kept(256)
-def trace(settings: Settings, name: str, neuron: int) -> Any:
-    """Return one neuron's membrane trace, ready to draw."""
-    from explorer.plots.membrane import Trace
+def membrane(settings: Settings, name: str, neuron: int) -> Any:
+    """Return one neuron's membrane, ready to draw."""
+    from explorer.plots.membrane import DrawnMembrane
     from explorer.study import measure
 
-    with runner().look():
-        got = measure.trace(settings, neuron)
+    with runner().aside():
+        got = measure.membrane(settings, neuron)
     x, v_before, v, z = (np.asarray(part, dtype=np.float32) for part in (got.x, got.v_before, got.v, got.z))
-    return Trace(name, x, v_before, v, z, float(got.theta), float(got.v0), float(got.a))
+    return DrawnMembrane(name, x, v_before, v, z, float(got.theta), float(got.v0), float(got.a))
 
 
-@kept(24, LOOKS)
+@kept(24, LOOK_BYTES)
 def rasters(settings: Settings, neurons: int = 200) -> Any:
     """Return spike rasters of every site on the chosen image."""
     from explorer.study import measure
 
-    with runner().look():
+    with runner().aside():
         return measure.rasters(settings, neurons, moved_on)
 
 
-@kept(64, LOOKS)
+@kept(64, LOOK_BYTES)
 def channel(settings: Settings) -> Any:
     """Return the errors of one channel, neuron by neuron; image, row and column do not matter."""
     from explorer.study import measure
 
-    with runner().look():
+    with runner().aside():
         return measure.channel(settings, moved_on)
 
 
@@ -105,8 +108,16 @@ def additions(settings: Settings) -> Any:
     """Return the operations of the first images; settings without image and neuron."""
     from explorer.study import measure
 
-    with runner().look():
+    with runner().aside():
         return measure.additions(settings, moved_on)
+
+
+@kept(64)
+def told(method: str) -> Told:
+    """Return what a method says of itself; by its key."""
+    from explorer.study import told
+
+    return told.told(method)
 
 
 @kept(8)

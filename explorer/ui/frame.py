@@ -71,17 +71,19 @@ def view() -> View:
     Stops the page if nothing ever worked, with a way to begin anew.
     """
     settings = state.current()
-    if ASKED.get() != settings.look():
+    if ASKED.get() != settings.of_run():
         cache.runner().want(owner(), [])  # a control moved: the old run ends before the new one begins
-        ASKED.put(settings.look())
+        ASKED.put(settings.of_run())
     with st.container():
         return _view(settings)
 
 
 def _view(settings: Settings) -> View:
     try:
-        with st.spinner("Loading the network and simulating one image…"):
-            look = cache.look(one_image(settings), stop=cache.moved_on)
+        from explorer.ui.panels.method import fitting
+
+        with st.spinner("Loading the network and simulating one image…"), fitting(settings) as on_progress:
+            look = cache.look(one_image(settings), stop=cache.moved_on, on_progress=on_progress)
     except Exception as error:
         good = state.last_good()
         if good is None and _mend(settings, error):
@@ -126,13 +128,8 @@ def words(error: Exception) -> str:
 
 
 def one_image(settings: Settings, layer: str = "") -> Settings:
-    """Return what the view of one image (of one of its layers) depends on: the recipe without the neuron."""
-    return replace(settings.look(), image=settings.image, images=16, layer=layer)
-
-
-def without_image(settings: Settings) -> Settings:
-    """Return what the first images together depend on: the recipe without the single image and the neuron."""
-    return replace(settings.look(), images=16)
+    """Return what the view of one image (of one of its layers) depends on: settings without the neuron."""
+    return replace(settings.of_run(), image=settings.image, images=16, layer=layer)
 
 
 def _with_neuron(settings: Settings, look: Any) -> Settings:
@@ -166,12 +163,12 @@ def telling(look: Any, layer: str, channel: int | None = None) -> tuple[int, int
     return place[0], place[1], place[2]
 
 
-def trace(view: View, name: str, settings: Settings) -> Any:
-    """Return the membrane trace of the chosen neuron under these settings, in their colour."""
+def membrane(view: View, name: str, settings: Settings) -> Any:
+    """Return the membrane of the chosen neuron under these settings, in their colour."""
     from explorer.plots import theme
 
     one = one_image(replace(settings, image=view.settings.image), view.settings.layer)
-    got = cache.trace(one, name, neuron_index(view.settings, view.look))
+    got = cache.membrane(one, name, neuron_index(view.settings, view.look))
     return replace(got, style=theme.style(compare.role(settings)))
 
 
@@ -201,7 +198,8 @@ def assumptions(settings: Settings, jobs: list[Job], results: list[Result]) -> N
     behind = any(one.images < job.goal for job, one in zip(jobs, results) if job.error is None)  # drawn before the end
     running = behind or any(not job.done for job in jobs)
     device = next((result.device for result in results if result.device), "")
-    seed = f" · seed {settings.seed}" if settings.start != "constant" else ""
+    seed = f" · seed {settings.seed}" if settings.random and not settings.method else ""
+    code = _code(next((result for result in results if result.images), None))
     faults = list(dict.fromkeys(job.error for job in jobs if job.error))
     source = keys.plain(keys.label(settings.source) + _how_chosen(settings, jobs))
     of = f"{seen} of {jobs[0].goal}" if running and jobs else f"{seen}"
@@ -211,7 +209,7 @@ def assumptions(settings: Settings, jobs: list[Job], results: list[Result]) -> N
         status = ":material/error: failed" if faults else ":material/check: complete"
     st.caption(
         f"{status} · {of} evaluation image{'' if of == '1' else 's'} ({source}) · "
-        f"T = {settings.T}{seed} · {keys.plain(settings.describe())} · {device}"
+        f"T = {settings.T}{code}{seed} · {keys.plain(settings.describe())} · {device}"
     )
     for fault in faults:
         st.error(keys.plain(fault), icon=":material/error:")
@@ -222,6 +220,14 @@ def assumptions(settings: Settings, jobs: list[Job], results: list[Result]) -> N
             "lower the threshold scale there, raise v_init, or take more time-steps.",
             icon=":material/volume_off:",
         )
+
+
+def _code(result: Result | None) -> str:
+    """Return what an answer costs beyond T steps of one bit, where it does."""
+    if result is None:
+        return ""
+    late = f", answer after {result.T + result.extra} steps" if result.extra else ""
+    return late + (f", {result.bits} bits a neuron and step" if result.bits > 1 else "")
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -9,9 +9,11 @@ import streamlit as st
 from explorer.study import keys, link
 from explorer.study.settings import PRESETS
 from explorer.ui import cache, dialogs, state, tour, widgets
+from explorer.ui.panels import method
 from explorer.ui.session import HISTORY
 
-IDLE = {"theory": frozenset({"time", "thresholds", "potential"})}  # what decides nothing on a page
+CONVERSION = frozenset({"time", "calibrate", "method", "thresholds", "potential"})
+IDLE = {"theory": CONVERSION}  # what decides nothing on a page
 NEEDED = "The other controls of the network act on the other pages; here the sliders beside the figures do."
 
 
@@ -26,6 +28,8 @@ def draw(page: str = "") -> None:
         "presets": lambda: _presets(with_starts=not idle),
         "network": _network,
         "time": lambda: widgets.slider("T"),
+        "calibrate": method.calibrate,
+        "method": method.choose,
         "thresholds": _thresholds,
         "potential": _potential,
         "images": _images,
@@ -107,6 +111,9 @@ def _named(name: str, names: list[str], shown: dict[str, str], on_change: Callab
 
 
 def _thresholds() -> None:
+    if st.session_state[state.key("method")]:
+        widgets.slider("scale")
+        return
     widgets.select("rule")
     rule = st.session_state[state.key("rule")]
     if rule == "percentile":
@@ -117,6 +124,8 @@ def _thresholds() -> None:
 
 
 def _potential() -> None:
+    if st.session_state[state.key("method")]:
+        return  # the method's own settings
     widgets.select("law")
     widgets.select("start")
     widgets.slider("v_init")

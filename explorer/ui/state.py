@@ -14,6 +14,7 @@ import streamlit as st
 
 from explorer.study import link
 from explorer.study.scene import (
+    BY_NAME,
     DISPLAY,
     FIELDS,
     MAX_PINS,
@@ -36,6 +37,11 @@ DRAG_SECONDS = 1.0  # changes of one control that follow one another sooner are 
 def key(name: str) -> str:
     """Return the session key of a setting's widget."""
     return f"set_{name}"
+
+
+def help(name: str) -> str:
+    """Return what a field tells the visitor."""
+    return BY_NAME[name].help
 
 
 def begin() -> None:
@@ -154,7 +160,7 @@ def pins() -> tuple[Pin, ...]:
 
 def pin() -> None:
     """Pin the present settings, so that their curve stays for comparison; the oldest pin makes room where it must."""
-    entry = current().look()
+    entry = current().of_run()
     kept = [other for other in pins() if other.settings != entry][-(MAX_PINS - 1) :]
     taken = {other.slot for other in kept}
     slot = next(i for i in range(MAX_PINS) if i not in taken)

@@ -19,8 +19,8 @@ LESSONS = Path(__file__).resolve().parents[2] / "assets" / "lessons"
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step: its title, what to look at, the page and the scene it opens."""
+class Station:
+    """One station of the tour: its title, what to look at, the page and the scene it opens."""
 
     title: str
     text: str
@@ -29,31 +29,31 @@ class Step:
 
 
 @cache
-def steps() -> tuple[Step, ...]:
-    """Return the steps in order."""
+def stations() -> tuple[Station, ...]:
+    """Return the stations in order."""
     raw: list[dict[str, Any]] = json.loads((LESSONS / "tour.json").read_text(encoding="utf-8"))
-    return tuple(Step(one["title"], one["text"], one["page"], unpack(one["scene"])) for one in raw)
+    return tuple(Station(one["title"], one["text"], one["page"], unpack(one["scene"])) for one in raw)
 
 
 def draw() -> None:
-    """Draw the tour in the sidebar; a step sets the app and opens its page."""
+    """Draw the tour in the sidebar; a station sets the app and opens its page."""
     with st.expander("Guided tour", icon=":material/signpost:"):
-        for i, step in enumerate(steps()):
+        for i, station in enumerate(stations()):
             if st.button(
-                f"{i + 1}. {step.title}",
+                f"{i + 1}. {station.title}",
                 key=f"tour_{i}",
                 width="stretch",
-                on_click=lambda step=step, i=i: _open(step, i),
+                on_click=lambda station=station, i=i: _open(station, i),
             ):
-                page = PAGES.get().get(step.page)
+                page = PAGES.get().get(station.page)
                 if page is not None:
                     st.switch_page(page)
         chosen = TOUR.get()
         if chosen is not None:
-            step = steps()[chosen]
-            st.info(f"**{chosen + 1}. {step.title}**  \n{step.text}")
+            at = stations()[chosen]
+            st.info(f"**{chosen + 1}. {at.title}**  \n{at.text}")
             st.code(
-                f"{_root()}{'' if step.page == 'explorer' else step.page}?{link.PARAMETER}={link.encode(step.scene)}",
+                f"{_root()}{'' if at.page == 'explorer' else at.page}?{link.PARAMETER}={link.encode(at.scene)}",
                 language=None,
                 wrap_lines=True,
             )
@@ -66,8 +66,8 @@ def _root() -> str:
     return f"{head if last in PAGES.get() else url}/"
 
 
-def _open(step: Step, i: int) -> None:
-    state.put_scene(replace(step.scene, pins=state.pins()))
+def _open(station: Station, i: int) -> None:
+    state.put_scene(replace(station.scene, pins=state.pins()))
     TOUR.put(i)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from dataclasses import replace
 
 import streamlit as st
 
@@ -21,4 +22,4 @@ def begin(_settings: Settings) -> threading.Thread:
 
 def _load(settings: Settings) -> None:
     with suppress(Exception):  # the page meets the same error and explains it
-        cache.look(frame.one_image(settings))
+        cache.look(frame.one_image(replace(settings, method="")))  # a method's fit shows the page how far it is

@@ -47,7 +47,7 @@ class ClassFolders:
 
 @dataclass(frozen=True)
 class LoosePictures:
-    """A folder of pictures that nobody has labelled: scores and traces, but no accuracy."""
+    """A folder of pictures that nobody has labelled: scores and membranes, but no accuracy."""
 
     root: str
 

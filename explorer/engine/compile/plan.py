@@ -12,8 +12,8 @@ import numpy as np
 from torch import fx
 
 from explorer.engine.compile.fixed_point import fix
+from explorer.engine.compile.mosaic import spiking_pool
 from explorer.engine.compile.segment import Segment, build_segment
-from explorer.engine.compile.views import spiking_pool
 from explorer.engine.graph import Network
 from explorer.engine.neurons import Law
 

@@ -15,7 +15,7 @@ import numpy as np
 from torch import fx, nn
 
 from explorer.engine.compile.layout import bytes_per_step, padded
-from explorer.engine.compile.views import Part, View, resolve
+from explorer.engine.compile.mosaic import Mosaic, Part, resolve
 from explorer.engine.graph import Network
 from explorer.engine.graph.operations import NO_OPS
 
@@ -95,8 +95,8 @@ class _Builder:
             return self._convolution(node, module)
         if isinstance(module, nn.Linear):
             return self._linear(node, module)
-        view = resolve(self.network, node)
-        return view is not None and self._identity(view, shape)
+        mosaic = resolve(self.network, node)
+        return mosaic is not None and self._identity(mosaic, shape)
 
     def _add_rows(self, part: Part, weight: np.ndarray) -> int:
         """Append the rows [channels of the part, C] of one kernel position, padded to whole bytes; return the first."""
@@ -122,16 +122,16 @@ class _Builder:
         self.uses[-1] += 1
 
     def _convolution(self, node: fx.Node, module: nn.Conv2d) -> bool:
-        view = resolve(self.network, node.all_input_nodes[0])
-        if view is None or view.flat or module.groups != 1 or isinstance(module.padding, str):
+        mosaic = resolve(self.network, node.all_input_nodes[0])
+        if mosaic is None or mosaic.flat or module.groups != 1 or isinstance(module.padding, str):
             return False
         if module.padding_mode != "zeros" or module.stride[0] != module.stride[1]:
             return False
-        if any(p.overlapping for p in view.parts) and any(module.padding):
+        if any(p.overlapping for p in mosaic.parts) and any(module.padding):
             return False
         weight = module.weight.detach()[self.outputs].double().numpy()
-        for part in view.parts:
-            limit = (view.height * part.stride, view.width * part.stride)
+        for part in mosaic.parts:
+            limit = (mosaic.height * part.stride, mosaic.width * part.stride)
             if part.overlapping:  # no padding here: a window's last row may lie beyond whole strides
                 limit = (1 << 30, 1 << 30)
             for ky in range(weight.shape[2]):
@@ -147,16 +147,16 @@ class _Builder:
         return True
 
     def _linear(self, node: fx.Node, module: nn.Linear) -> bool:
-        view = resolve(self.network, node.all_input_nodes[0])
-        if view is None or len(self.network.shapes[node.all_input_nodes[0].name]) != 1:  # it acts on the last axis
+        mosaic = resolve(self.network, node.all_input_nodes[0])
+        if mosaic is None or len(self.network.shapes[node.all_input_nodes[0].name]) != 1:  # it acts on the last axis
             return False
-        pixels = view.height * view.width
-        if pixels > 1 and pixels * view.channels != module.in_features:
+        pixels = mosaic.height * mosaic.width
+        if pixels > 1 and pixels * mosaic.channels != module.in_features:
             return False
-        weight = module.weight.detach()[self.outputs].double().numpy().T.reshape(view.channels, pixels, -1)
-        for part in view.parts:
+        weight = module.weight.detach()[self.outputs].double().numpy().T.reshape(mosaic.channels, pixels, -1)
+        for part in mosaic.parts:
             for pixel in range(pixels):
-                y, x = divmod(pixel, view.width)
+                y, x = divmod(pixel, mosaic.width)
                 row = self._add_rows(part, weight[part.at : part.at + part.channels, pixel] * part.inner[0][2])
                 for dy, dx, _ in part.inner:
                     self._tap(part, y * part.stride + dy, x * part.stride + dx, 1, (1 << 30, 1 << 30), row)
@@ -164,13 +164,13 @@ class _Builder:
             self.bias = self.bias + module.bias.detach()[self.outputs].double().numpy()
         return True
 
-    def _identity(self, view: View, shape: tuple[int, ...]) -> bool:
-        if view.flat and view.height * view.width > 1:
+    def _identity(self, mosaic: Mosaic, shape: tuple[int, ...]) -> bool:
+        if mosaic.flat and mosaic.height * mosaic.width > 1:
             return False
         eye = np.eye(shape[0])[:, self.outputs]
-        for part in view.parts:
+        for part in mosaic.parts:
             row = self._add_rows(part, eye[part.at : part.at + part.channels] * part.inner[0][2])
-            limit = (view.height * part.stride, view.width * part.stride)
+            limit = (mosaic.height * part.stride, mosaic.width * part.stride)
             if part.overlapping:
                 limit = (1 << 30, 1 << 30)
             for dy, dx, _ in part.inner:

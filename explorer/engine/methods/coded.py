@@ -7,18 +7,20 @@ the mean current, and what is sent is a code of it. Run in float64, so that noth
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from explorer.engine.analysis import ErrorParts, Membrane
 from explorer.engine.compile.plan import StepKind, plan_for
 from explorer.engine.compile.values import attribute, call, on_device
 from explorer.engine.errors import Cancelled
 from explorer.engine.graph import Network, Site
-from explorer.engine.methods.fitted import Fitted, Outcome, Stop
+from explorer.engine.methods.fitted import Ask, Fitted, Outcome, Stop
+from explorer.engine.methods.watched import Watched
 from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.simulate import backend_for
 from explorer.engine.simulation.store import SpikeStore
@@ -26,7 +28,9 @@ from explorer.engine.specs import SimulationSpec
 from explorer.engine.synapses import additions
 
 CODED_IMAGES = 32
-Code = Callable[[Site, Tensor, Tensor], tuple[Tensor, Tensor]]
+Code = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Sending = Callable[[Tensor], tuple[Tensor, Tensor]]
+Values = dict[str, Tensor]
 
 
 @torch.no_grad()
@@ -65,44 +69,138 @@ def depth(network: Network) -> int:
 class Coded(Fitted):
     """A conversion whose neurons wait for their whole input, then send a code of it.
 
-    code(site, x, v): what arrives at the next layer, as a mean current, and how many spikes say so; x: the mean
-    current, v: v(0), float64 [B, *site], activation units. sent_bits: bits a neuron may send in a step.
+    code(x, v, theta): what arrives at the next layer, as a mean current, and how many spikes say so; x: the mean
+    current, v: v(0), float64 [B, *site], theta: thresholds [*site], all in activation units. sending(n): which of a
+    neuron's T sending steps hold a spike if it sends the n-th level, bool [T, ...], and what levels they stand for,
+    [T]; levels: how many there are. sent_bits: bits a neuron may send in a step.
     """
 
     code: Code = field(kw_only=True)
+    sending: Sending = field(kw_only=True)
+    levels: int = field(kw_only=True)
     sent_bits: int = field(default=1, kw_only=True)
+
+    @property
+    def answers_from(self) -> int:
+        """The last step: all of it is needed."""
+        return self.T
 
     @property
     def bits(self) -> int:
         """Bits that tell what one neuron sends in one step."""
         return self.sent_bits
 
-    def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
+    def _chunks(self, images: Tensor, spec: SimulationSpec, ask: Ask) -> Iterator[Outcome]:
         images = images.detach().float().cpu()
         self.network.check_images(images)
         where = backend_for(spec.device).device
         network = on_device(self.network, where)
         size = spec.chunk or CODED_IMAGES
         for i in range(0, len(images), size):
-            if stop is not None and stop():
+            if ask.stop is not None and ask.stop():
                 raise Cancelled("The run was stopped.")
-            yield self._coded(network, images[i : i + size].contiguous(), where)
+            yield self._coded(ask, network, images[i : i + size].contiguous(), where)
 
-    def _coded(self, network: Network, images: Tensor, where: torch.device) -> Outcome:
-        begin, keys, spikes = time.perf_counter(), image_keys(images), {}
+    def _watched(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Watched:
+        where = backend_for(spec.device).device
+        logits, spikes, values, currents = self._pass(on_device(self.network, where), images, where)
+        return WatchedCode(
+            self.network, self.snn, images, self.T, logits, spikes, code=self, values=values, currents=currents
+        )
+
+    def together(self, images: int, device: str = "auto") -> int:
+        """See `Fitted`."""
+        return min(images, CODED_IMAGES)
+
+    def _pass(self, network: Network, images: Tensor, where: torch.device) -> tuple[Tensor, Values, Values, Values]:
+        """Return scores [T, B, K], and by site spikes sent, values sent and mean currents, all on the CPU."""
+        keys, spikes, values, currents = image_keys(images), {}, {}, {}
 
         def code(site: Site, x: Tensor) -> Tensor:
             v = self.snn.initial_potential(site, keys).to(where, torch.float64)
-            value, spikes[site.name] = self.code(site, x, v)
+            theta = self.snn.theta[site.name].to(x.device, x.dtype)
+            value, sent = self.code(x, v, theta)
+            spikes[site.name], values[site.name], currents[site.name] = sent.cpu(), value.cpu(), x.cpu()
             return value
 
         scores = site_run(network, images.to(where), code, double=True).float().cpu()
-        counts = {name: n.cpu() for name, n in spikes.items()}
         logits = torch.full((self.T, *scores.shape), torch.nan)
         logits[-1] = scores
-        added = torch.full((len(images),), sum(additions(self.network, counts).values()), dtype=torch.float64)
+        return logits, spikes, values, currents
+
+    def _coded(self, ask: Ask, network: Network, images: Tensor, where: torch.device) -> Outcome:
+        begin = time.perf_counter()
+        logits, counts, _, _ = self._pass(network, images, where)
+        counted = additions(self.network, counts) if ask.additions else {}
+        added = {name: torch.full((len(images),), n, dtype=torch.float64) for name, n in counted.items()}
         sent = {name: n.flatten(1).sum(1).double() for name, n in counts.items()}
         return Outcome(logits, sent, added, time.perf_counter() - begin)
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedCode(Watched):
+    """Coded values seen closely. values, currents: what each neuron sent, and its mean current, float64 [B, *site]."""
+
+    code: Coded = field(kw_only=True)
+    values: Values = field(kw_only=True)
+    currents: Values = field(kw_only=True)
+
+    def sent(self, site: str) -> Tensor:
+        """Return how many theta / T a neuron sent, whatever its spikes say, float64 [B, *site]."""
+        return self.values[site] * self.T / self.snn.theta[site].double()
+
+    def v_end(self, site: str) -> Tensor:
+        """Return what of the charge v(0) + T x was not sent."""
+        start = self.snn.initial_potential(self.snn.network.site(site), image_keys(self.images)).double()
+        return start + self.T * (self.currents[site] - self.values[site])
+
+    def error_parts(self, site: str) -> ErrorParts:
+        """See `Watched`: the value is the staircase of the mean current, so nothing is uneven."""
+        a = self.ann.activations(self.images, (site,))[site].double()
+        value, theta = self.values[site], self.snn.theta[site].double()[None]
+        return ErrorParts.split(a, value, self.currents[site], value, theta)
+
+    def membrane(self, site: str, neuron: int) -> Membrane:
+        """Return the T steps in which a neuron sends, after T in which it has taken in its whole input.
+
+        Its potential starts at v(0) + T x, and each spike takes off what it stands for.
+        """
+        at, T = self.flat(site, neuron), self.T
+        x, theta, value = at(self.currents[site]), at(self.snn.theta[site]), at(self.values[site])
+        start = at(self.snn.initial_potential(self.snn.network.site(site), image_keys(self.images[:1])))
+        fires, worth = self.code.sending(torch.tensor(round(value / theta * self.code.levels)))
+        z = fires.reshape(T)
+        taken = (z * worth).double().cumsum(0) * T / self.code.levels  # in thetas
+        full = start + T * x
+        v = full - theta * taken
+        before = torch.cat([torch.tensor([full], dtype=torch.float64), v[:-1]])
+        a = at(self.ann.activations(self.images[:1], (site,))[site])
+        decoded = theta * taken / T
+        current = torch.full((T,), x)
+        return Membrane(
+            current, before.float(), v.float(), z.to(torch.int8), theta, full, a, decoded.float(), sends_later=True
+        )
+
+    def rasters(self, sites: Sequence[str], neurons: int) -> dict[str, Tensor]:
+        """See `Watched`."""
+        shown = {}
+        for site in sites:
+            value = self.values[site].flatten(1)
+            chosen = torch.linspace(0, value.shape[1] - 1, min(neurons, value.shape[1])).round().long()
+            theta = torch.broadcast_to(self.snn.theta[site].double()[None], self.values[site].shape).flatten(1)
+            n = (value / theta * self.code.levels).round()[:, chosen]
+            shown[site] = self.code.sending(n)[0].to(torch.int8)
+        return shown
+
+
+def one_after_another(T: int) -> Sending:
+    """Return the sending of n levels as n spikes in the first n of T steps."""
+    steps = torch.arange(T)
+
+    def sending(n: Tensor) -> tuple[Tensor, Tensor]:
+        return steps.reshape(-1, *(1,) * n.ndim) < n, torch.ones(T)
+
+    return sending
 
 
 def levels(x: Tensor, v: Tensor, theta: Tensor, N: int, most: int) -> Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import Cancelled, SpecError
 from explorer.engine.graph import Network
+from explorer.engine.methods.watched import Watched, WatchedRun
 from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.result import Simulation
 from explorer.engine.simulation.simulate import backend_for, chunk_images, simulate_chunks
 from explorer.engine.simulation.store import SpikeStore
 from explorer.engine.simulation.walk import Walk
-from explorer.engine.specs import Record, SimulationSpec
+from explorer.engine.specs import ConstantStart, Record, SimulationSpec, SiteSetting
 from explorer.engine.synapses import additions
 
 if TYPE_CHECKING:
@@ -28,18 +29,33 @@ if TYPE_CHECKING:
 Stop = Callable[[], bool] | None
 
 
+@dataclass(frozen=True)
+class Ask:
+    """What else a run is asked: where trains are kept, when to stop, whether additions are counted."""
+
+    store: SpikeStore | None = None
+    stop: Stop = None
+    additions: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What a run of B images gave.
 
     logits: float32 [T, B, K] after each step, NaN where there is no answer yet. spikes[site]: float64 [B], spikes sent
-    by all neurons. additions: float64 [B], synaptic additions they caused, the mean of the images run together.
+    by all neurons. additions: synaptic additions they caused at each site and the readout, float64 [B], the mean of the
+    images run together; empty where nobody asked for them.
     """
 
     logits: Tensor
     spikes: dict[str, Tensor]
-    additions: Tensor
+    additions: dict[str, Tensor]
     seconds: float
+
+    @property
+    def added(self) -> Tensor:
+        """All additions, float64 [B]."""
+        return torch.stack(list(self.additions.values())).sum(0)
 
     @staticmethod
     def merge(parts: list[Outcome]) -> Outcome:
@@ -47,7 +63,7 @@ class Outcome:
         return Outcome(
             torch.cat([part.logits for part in parts], 1),
             {site: torch.cat([part.spikes[site] for part in parts]) for site in parts[0].spikes},
-            torch.cat([part.additions for part in parts]),
+            {name: torch.cat([part.additions[name] for part in parts]) for name in parts[0].additions},
             sum(part.seconds for part in parts),
         )
 
@@ -88,7 +104,7 @@ class Fitted:
     def run(self, images: Tensor, T: int | None = None, **how: Any) -> Outcome:
         """Run images [B, C, H, W] for T steps (None: as many as it was fitted for).
 
-        how: `store`, `stop`, `device` and `chunk` as in `simulate`.
+        how: `store`, `stop`, `device` and `chunk` as in `simulate`; `additions`: whether they are counted.
 
         Raises:
             SpecError: it was fitted for another T, or the images do not fit.
@@ -105,6 +121,7 @@ class Fitted:
         stop: Stop = None,
         device: Any = "auto",
         chunk: int = 0,
+        additions: bool = True,
     ) -> Iterator[Outcome]:
         """Run as `run` does, and yield the outcome of every chunk of images as it is ready."""
         steps = self.T if T is None else T
@@ -113,27 +130,98 @@ class Fitted:
                 f"{self.method.key}: fitted for T = {self.T}, so it cannot run {steps} steps. Fit it for T = {steps}."
             )
         spec = SimulationSpec(steps, Record(v_end=False), chunk, device=device)
-        yield from self._chunks(images, spec, store, stop)
+        yield from self._chunks(images, spec, Ask(store, stop, additions))
 
-    def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
-        for part in simulate_chunks(self.snn, images, spec, store=store, stop=stop):
-            yield self._outcome(part)
+    @property
+    def answers_from(self) -> int:
+        """The first step of a run after which there is an answer."""
+        return 1
 
-    def _outcome(self, run: Simulation, *before: Simulation) -> Outcome:
+    def together(self, images: int, device: str = "auto") -> int:
+        """Return how many of so many images `watch` may be given at once, for memory."""
+        return images
+
+    def watch(
+        self, images: Tensor, *, store: SpikeStore | None = None, stop: Stop = None, device: Any = "auto"
+    ) -> Watched:
+        """Run a few images [B, C, H, W] together, for as many steps as it was fitted for, and keep every neuron.
+
+        Raises:
+            SpecError: the images do not fit the network.
+            Cancelled: stop said so.
+        """
+        images = images.detach().float().cpu().contiguous()
+        self.network.check_images(images)
+        return self._watched(images, SimulationSpec(self.T, device=device), store, stop)
+
+    def _watched(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Watched:
+        parts = list(simulate_chunks(self.snn, images, spec, store=store, stop=stop))
+        return self._seen(self.snn, images, Simulation.merge(parts), store, spec.device)
+
+    def _seen(
+        self, snn: SpikingNetwork, images: Tensor, run: Simulation, store: SpikeStore | None, device: str, **more: Any
+    ) -> WatchedRun:
+        spikes = {name: spikes_sent(snn, name, run) for name in run.counts}
+        logits = read_out(run.logits, self.skipped)
+        return WatchedRun(
+            self.network,
+            snn,
+            images,
+            run.T,
+            logits,
+            spikes,
+            run=run,
+            store=store,
+            device=device,
+            skipped=self.skipped,
+            **more,
+        )
+
+    def _chunks(self, images: Tensor, spec: SimulationSpec, ask: Ask) -> Iterator[Outcome]:
+        for part in simulate_chunks(self.snn, images, spec, store=ask.store, stop=ask.stop):
+            yield self._outcome(ask, part)
+
+    def _outcome(self, ask: Ask, run: Simulation, *before: Simulation) -> Outcome:
         """Return a chunk's outcome; before: runs that came first, whose spikes count as well."""
-        spikes, added = {name: torch.zeros(run.images, dtype=torch.float64) for name in run.counts}, 0.0
+        spikes = {name: torch.zeros(run.images, dtype=torch.float64) for name in run.counts}
+        added: dict[str, float] = {}
         for each in (run, *before):
             sent = {name: spikes_sent(self.snn, name, each) for name in each.counts}
-            added += sum(additions(self.network, sent).values())
+            for name, count in (additions(self.network, sent) if ask.additions else {}).items():
+                added[name] = added.get(name, 0.0) + count
             for name, n in sent.items():
                 spikes[name] = spikes[name] + n.flatten(1).sum(1).double()
-        shared = torch.full((run.images,), added, dtype=torch.float64)
+        shared = {name: torch.full((run.images,), n, dtype=torch.float64) for name, n in added.items()}
         return Outcome(read_out(run.logits, self.skipped), spikes, shared, sum(each.seconds for each in (run, *before)))
 
 
 def spikes_sent(snn: SpikingNetwork, site: str, run: Simulation) -> Tensor:
     """Return how many spikes each neuron sent, int32 [B, *site]: a burst of n is n, one taken back is one as well."""
     return run.counts[site] if min(snn.neurons[site].law.planes) > 0 else run.sent[site]
+
+
+def edited(fitted: Fitted, scale: float = 1.0, sites: Mapping[str, SiteSetting] | None = None) -> Fitted:
+    """Return a fitted conversion with thresholds and starts changed on top of what was found.
+
+    scale: multiplies the thresholds of sites without a scale of their own. What a spike is worth follows the threshold
+    unless the method found it apart.
+
+    Raises:
+        SpecError: a setting names no site, or a threshold is not above 0.
+    """
+    given = sites or {}
+    for name in given:
+        fitted.snn.network.site(name)
+    neurons = {}
+    for name, own in fitted.snn.neurons.items():
+        setting = given.get(name, SiteSetting())
+        factor = scale if setting.threshold_scale is None else setting.threshold_scale
+        start = own.start if setting.v_init is None else ConstantStart(setting.v_init)
+        neurons[name] = (
+            replace(own, theta=own.theta * factor, start=start) if factor != 1 or setting.v_init is not None else own
+        )
+        neurons[name].check(fitted.snn.network.site(name))
+    return replace(fitted, snn=replace(fitted.snn, neurons=neurons))
 
 
 def read_out(logits: Tensor, skipped: int, least: int = 4) -> Tensor:
@@ -153,21 +241,36 @@ def read_out(logits: Tensor, skipped: int, least: int = 4) -> Tensor:
 class TwoPhases(Fitted):
     """A conversion that looks at each image first: `prepare` runs some steps of a chunk and returns its own neurons.
 
-    prepare(look): the spiking network for the images looked at, and the runs that it took, whose spikes count.
+    prepare(snn, phase): the spiking network for the images looked at, made of snn, and the runs that it took, whose
+    spikes count. steps: those of one first phase. before(snn, run, site): the network in which a site's neurons ran in
+    it, run being the one that `prepare` made of snn.
     """
 
-    prepare: Callable[[Look], tuple[SpikingNetwork, list[Simulation]]] = field(kw_only=True)
+    prepare: Callable[[SpikingNetwork, FirstPhase], tuple[SpikingNetwork, list[Simulation]]] = field(kw_only=True)
+    steps: int = field(kw_only=True)
+    before: Callable[[SpikingNetwork, SpikingNetwork, str], SpikingNetwork] = field(kw_only=True)
 
-    def _chunks(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Iterator[Outcome]:
+    def together(self, images: int, device: str = "auto") -> int:
+        """See `Fitted`."""
+        return min(images, chunk_images(self.snn, SimulationSpec(self.T), backend_for(device)))
+
+    def _watched(self, images: Tensor, spec: SimulationSpec, store: SpikeStore | None, stop: Stop) -> Watched:
+        phase = FirstPhase(images, spec, store or SpikeStore(), stop)
+        snn, _ = self.prepare(self.snn, phase)
+        run = phase.run(snn, spec.T, v_end=True)
+        earlier = (partial(self.before, self.snn, snn), self.steps)
+        return self._seen(snn, images, run, phase.store, spec.device, before=earlier)
+
+    def _chunks(self, images: Tensor, spec: SimulationSpec, ask: Ask) -> Iterator[Outcome]:
         images = images.detach().float().cpu()
         self.network.check_images(images)
         size, done = spec.chunk or chunk_images(self.snn, spec, backend_for(spec.device)), 0
         while done < len(images):
-            if stop is not None and stop():
+            if ask.stop is not None and ask.stop():
                 raise Cancelled("The run was stopped.")
             part, outcome = images[done : done + size].contiguous(), None
             try:
-                outcome = self._both(Look(part, spec, SpikeStore(), stop))
+                outcome = self._both(ask, FirstPhase(part, spec, SpikeStore(), ask.stop))
             except (torch.OutOfMemoryError, MemoryError) as error:
                 if len(part) == 1:
                     raise SpecError(
@@ -180,15 +283,15 @@ class TwoPhases(Fitted):
             done += len(part)
             yield outcome
 
-    def _both(self, look: Look) -> Outcome:
+    def _both(self, ask: Ask, phase: FirstPhase) -> Outcome:
         begin = time.perf_counter()
-        snn, before = self.prepare(look)
-        outcome = self._outcome(look.run(snn, look.spec.T), *before)
+        snn, before = self.prepare(self.snn, phase)
+        outcome = self._outcome(ask, phase.run(snn, phase.spec.T), *before)
         return Outcome(outcome.logits, outcome.spikes, outcome.additions, time.perf_counter() - begin)
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class FirstPhase:
     """A chunk of images while its first phase runs."""
 
     images: Tensor

@@ -20,6 +20,7 @@ from explorer.engine.errors import SpecError
 from explorer.engine.graph import Network
 from explorer.engine.methods.fitted import Fitted
 from explorer.engine.methods.fitting import Probe
+from explorer.engine.methods.names import NAMES
 from explorer.engine.methods.texts import RULES, STARTS, initial_potential, threshold_rule
 from explorer.engine.neurons import LAWS
 from explorer.engine.specs import (
@@ -46,24 +47,33 @@ def option(
 class Method(ABC):
     """A conversion method; see the module. Subclasses set the class attributes and write `fit_on`.
 
-    key, title, citation, equation (TeX), about: how it is named, cited and told. own_start: v(0) / theta if not chosen.
-    anytime: the conversion is the same for every T. refuses: shared settings that do not apply here, and why.
+    key: its name in `names`, from which come title, own_start (v(0) / theta if not chosen) and anytime (the conversion
+    is the same for every T). citation, equation (TeX), about: how it is cited and told. refuses: shared settings that
+    do not apply here, and why. images: how many calibration images it is given unless somebody says otherwise.
+    tells_progress: whether `fit` takes `on_progress`.
     """
 
     key: ClassVar[str]
     title: ClassVar[str]
+    own_start: ClassVar[str]
+    anytime: ClassVar[bool]
     citation: ClassVar[str]
     equation: ClassVar[str]
     about: ClassVar[str]
-    own_start: ClassVar[str] = "0.5"
     own_law: ClassVar[str] = "integrate_and_fire"
-    anytime: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {}
+    images: ClassVar[int] = 256
+    tells_progress: ClassVar[bool] = False
 
     threshold: str = option(OWN, f"where thresholds come from: own (the paper's), {RULES}")
     v_init: str = option(OWN, f"v(0) / theta: own (the paper's), {STARTS}")
     law: str = option(OWN, "the spiking law: own (the paper's), or another", choices=(OWN, *LAWS))
     seed: int = option(0, "of random starts", low=0, high=2**32 - 1)
+
+    def __init_subclass__(cls) -> None:
+        if "key" in vars(cls):
+            named = NAMES[cls.key]
+            cls.title, cls.own_start, cls.anytime = named.title, named.own_start, named.anytime
 
     def __post_init__(self) -> None:
         for name, why in self.refuses.items():

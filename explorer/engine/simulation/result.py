@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """Scores, counts, final potentials and recorded traces of B images over T steps.
+    """Scores, counts, final potentials and recorded membranes of B images over T steps.
 
     logits: float32 [T, B, K], the last layer's mean current up to each step, in score units.
     counts[site]: int32 [B, *site], the sum of what the spikes count, those taken back taken off; sent[site]: how many

@@ -15,7 +15,7 @@ DEFAULT_BUDGET = 384 * 2**20
 
 
 class SpikeStore:
-    """A thread-safe map from recipes to read-only arrays, shared by all visitors of a server."""
+    """A thread-safe map from keys to read-only arrays, shared by all visitors of a server."""
 
     def __init__(self, budget_bytes: int = DEFAULT_BUDGET) -> None:
         self.budget_bytes = budget_bytes

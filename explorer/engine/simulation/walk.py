@@ -122,8 +122,8 @@ class Walk:
                     chosen = torch.linspace(0, total - 1, min(n, total)).round().long()
                 case indices:
                     chosen = torch.tensor(indices)
-            traces = dict(zip(("x", "v", "spikes"), self.traces(name, chosen), strict=True))
-            for what, value in {**traces, "neurons": chosen}.items():
+            told = dict(zip(("x", "v", "spikes"), self.membranes(name, chosen), strict=True))
+            for what, value in {**told, "neurons": chosen}.items():
                 result[what][name] = value
         return result
 
@@ -159,7 +159,7 @@ class Walk:
         values = TimedValues(self.network, self.static, self.plan.static, decoded, known, 1, self.backend.precision)
         return values(self.network.node(node)).float().cpu()
 
-    def traces(self, site: str, neurons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def membranes(self, site: str, neurons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return current, potential after the reset and what the spikes count, of chosen neurons: [T, B, n] each."""
         where, own = self.network.site(site), self.snn.neurons[site]
         x = self.current(site, neurons).flatten(2)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import plotly
-import plotly.graph_objects as go
 import streamlit as st
 
+from explorer.plots.figure import Figure
 from explorer.study import link
 from explorer.ui import state
 from explorer.ui.components.source import source
@@ -61,7 +61,7 @@ def preload() -> None:
 
 
 def chart(
-    figure: go.Figure,
+    figure: Figure,
     key: str,
     alt: str,
     on_click: Callable[[dict[str, Any]], None] | None = None,
@@ -75,9 +75,9 @@ def chart(
     """
     address = serve_plotly()
     if address is None:
-        st.plotly_chart(figure, key=f"{key}_plain", theme="streamlit", alt=alt)
+        st.plotly_chart(figure.checked(), key=f"{key}_plain", theme="streamlit", alt=alt)
         return
-    height = int(figure.layout.height or 360)
+    height = figure.layout["height"]
     scene = state.scene()
     scene = replace(scene, settings=state.last_good() or scene.settings)
     data = {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from explorer.plots.membrane import Trace
+from explorer.plots.membrane import DrawnMembrane
 from explorer.ui.components.source import source
 
 _PLAYER = st.components.v2.component(
@@ -16,23 +16,23 @@ _PLAYER = st.components.v2.component(
 )
 
 
-def player(trace: Trace, scores: np.ndarray, classes: Sequence[str], key: str) -> None:
+def player(membrane: DrawnMembrane, scores: np.ndarray, classes: Sequence[str], key: str) -> None:
     """Play one neuron's equation with its numbers, and the class scores [T, K] (at most ten classes) as they grow.
 
-    It says which curve it plays, by the trace's name and colour.
+    It says which curve it plays, by its name and colour.
     """
     chosen = np.argsort(-scores[-1])[:10] if scores.shape[1] > 10 else np.arange(scores.shape[1])
     record = {
-        "x": trace.x.tolist(),
-        "before": trace.v_before.tolist(),
-        "v": trace.v.tolist(),
-        "z": [int(z) for z in trace.z],
-        "v0": trace.v0,
-        "theta": trace.theta,
-        "a": trace.a,
+        "x": membrane.x.tolist(),
+        "before": membrane.v_before.tolist(),
+        "v": membrane.v.tolist(),
+        "z": [int(z) for z in membrane.z],
+        "v0": membrane.v0,
+        "theta": membrane.theta,
+        "a": membrane.a,
         "scores": np.round(scores[:, chosen], 4).tolist(),
         "classes": [classes[i] for i in chosen],
-        "name": trace.name,
-        "colour": trace.style.colour,
+        "name": membrane.name,
+        "colour": membrane.style.colour,
     }
     _PLAYER(key=key, data={"record": json.dumps(record)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import streamlit as st
 
 from explorer.engine.theory import wilson
@@ -33,7 +34,7 @@ def ask(named: Sequence[Named], more: Sequence[Settings] = ()) -> list[Job]:
 
 def as_curve(name: str, result: Result, style: theme.Style) -> accuracy.Curve:
     """Return a run's accuracy with its interval, ready to draw; agreement with the ANN where there are no labels."""
-    low, high = wilson(result.hits, result.images)
+    low, high = (np.where(result.answered, bound, np.nan) for bound in wilson(result.hits, result.images))
     return accuracy.Curve(name, result.top1, low, high, result.images, result.labelled, style)
 
 

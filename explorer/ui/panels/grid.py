@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 
 from explorer.engine.theory import wilson
 from explorer.plots import accuracy, theme
 from explorer.plots import sweep as drawn
+from explorer.plots.figure import Figure
 from explorer.study import keys, library, report, sweep
 from explorer.study.memo import kept
 from explorer.study.report import Row
@@ -29,7 +29,7 @@ from explorer.ui.session import GRID
 
 def choose(view: frame.View) -> Sweep | None:
     """Draw the choice of a grid; return it, or None where there is none (or it cannot be read, which is then said)."""
-    kind, layers, base = widgets.segments("ablation") or "none", list(view.look.shapes), view.settings.look()
+    kind, layers, base = widgets.segments("ablation") or "none", list(view.look.shapes), view.settings.of_run()
     with st.container():
         if kind != "own":
             return sweep.preset(kind, base, layers)
@@ -159,14 +159,14 @@ def _run_name(grid: Sweep, run: Settings) -> str:
     parts = [
         f"{axis.kind} {axis.label(value)}"
         for axis, value in zip(grid.axes, cell.values, strict=True)
-        if axis.kind != "T" or run.rule == "mse"
+        if axis.kind != "T" or run.depends_on_T
     ]
     seed = [f"seed {run.seed}"] if len(cell.runs) > 1 else []
     return ", ".join([*parts, *seed]) or run.describe()
 
 
 def _assumptions(grid: Sweep, n: int) -> str:
-    seeds = {run.seed for run in grid.runs() if run.start != "constant"}
+    seeds = {run.seed for run in grid.runs() if run.random}
     random = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}" if seeds else "nothing random"
     return (
         f"{frame.count(n, 'image')} each, the same ones in all cells (the first of "
@@ -191,7 +191,7 @@ def shape_of(grid: Sweep) -> str:
     return "line" if sweep.KINDS[kinds[0]].is_number else "bars"
 
 
-def figure_of(grid: Sweep, readings: Sequence[Reading | None]) -> go.Figure:
+def figure_of(grid: Sweep, readings: Sequence[Reading | None]) -> Figure:
     """Return the figure of a grid."""
     unit, axis = unit_of(readings), grid.axes[0]
     match shape_of(grid):

@@ -13,10 +13,12 @@ from explorer.ui.session import TABLE_SITES, TABLE_VERSION
 EDITED = {"scale": "thresholds", "v_init": "potential"}  # columns, and the parts of the sidebar they belong to
 
 
-def effective(settings: Settings, name: str) -> tuple[float, float]:
-    """Return the threshold scale and v_init that a layer has."""
+def effective(view: frame.View, name: str) -> tuple[float, float]:
+    """Return the threshold scale and v_init that a layer has; of a method, the mean of what it found."""
+    settings = view.settings
     scale, v_init = settings.site(name)
-    return (settings.scale if scale is None else scale), (settings.v_init if v_init is None else v_init)
+    own = view.look.start[name] if settings.method else settings.v_init
+    return (settings.scale if scale is None else scale), (own if v_init is None else v_init)
 
 
 def draw(view: frame.View, result: Result) -> None:
@@ -26,15 +28,13 @@ def draw(view: frame.View, result: Result) -> None:
     settings = view.settings
     st.subheader("Thresholds and potentials, layer by layer")
     names, known = list(view.look.shapes), result.sites
-    calibrated = [float(np.mean(view.look.theta[name])) / (effective(settings, name)[0]) for name in names]
+    calibrated = [float(np.mean(view.look.theta[name])) / (effective(view, name)[0]) for name in names]
     table = pd.DataFrame(
         {
             "layer": names,
             "threshold": calibrated,
-            "scale": [effective(settings, name)[0] for name in names],
-            "v_init": [
-                settings.site(name)[1] if settings.site(name)[1] is not None else settings.v_init for name in names
-            ],
+            "scale": [effective(view, name)[0] for name in names],
+            "v_init": [effective(view, name)[1] for name in names],
             "rate": [result.rate(name) if result.images else np.nan for name in names],
             "error": [100 * known[name].mean_square ** 0.5 if name in known else np.nan for name in names],
         }

@@ -19,6 +19,7 @@ from explorer.zoo.training.data import Images
 from explorer.zoo.training.files import save
 from explorer.zoo.training.noise import Noise
 from explorer.zoo.training.optimise import Optimiser
+from explorer.zoo.training.precision import half_precision
 from explorer.zoo.training.recipes import Cycle, Recipe
 from explorer.zoo.training.start import build, go_on_from
 from explorer.zoo.training.teacher import Teacher
@@ -118,7 +119,7 @@ class Training:
             for module in quantised:
                 module.levels.fill_(chosen)
             noise.draw(x)
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with half_precision(self.device):
                 scores = forward(x).float()
             loss = self._loss(scores, index, placed[index, 2])
             optimiser.step(loss, cycle, (nth + step / self.steps) / cycle.epochs)

@@ -14,6 +14,7 @@ from explorer.zoo.registry import load
 from explorer.zoo.training.batches import crop, pad, placement, to_input
 from explorer.zoo.training.data import Images
 from explorer.zoo.training.files import save
+from explorer.zoo.training.precision import half_precision
 from explorer.zoo.training.recipes import Distillation
 
 BATCH = 250
@@ -67,11 +68,11 @@ class Teacher:
 
 @torch.no_grad()
 def score(net: nn.Module, padded: Tensor, placed: Tensor, device: torch.device) -> Tensor:
-    """Return a network's scores of all images at their places, computed in bfloat16: float16 [N, K] on the CPU."""
+    """Return a network's scores of all images at their places: float16 [N, K], on the CPU."""
     net.eval()
     parts = []
     for index in torch.arange(len(padded)).split(BATCH):
-        with torch.autocast(device.type, torch.bfloat16):
+        with half_precision(device):
             parts.append(net(to_input(crop(padded, index, placed[index]), device)).half().cpu())
     return torch.cat(parts)
 

@@ -50,7 +50,7 @@ def waterfall(
         SpecError: no image is held back, so nothing could be judged.
         Cancelled: stop said so.
     """
-    stages = plan(method)
+    stages = _stages(method)
     done: list[Stage] = []
     for part, each in stages:
         fitted = each.fit(network, T, images, stop)
@@ -62,7 +62,7 @@ def waterfall(
     return tuple(done)
 
 
-def plan(method: Calibrate) -> list[tuple[str, Calibrate]]:
+def _stages(method: Calibrate) -> list[tuple[str, Calibrate]]:
     """Return the stages: names of what is added, and the methods that fit so much."""
     nothing: dict[str, Any] = {name: _none(method, name) for name in PARTS}
     now = replace(method, law=INTEGRATE_AND_FIRE.name, **nothing)

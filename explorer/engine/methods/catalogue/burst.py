@@ -11,7 +11,6 @@ pools are refused.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from explorer.engine.methods.fitted import Fitted
 from explorer.engine.methods.fitting import Probe
@@ -23,15 +22,12 @@ class Burst(Method):
     """Neurons that catch up with what is left of their charge."""
 
     key = "burst"
-    title = "Burst spikes"
     citation = "Li & Zeng 2022"
     equation = r"n = \mathrm{clip}\!\left(\lfloor v/\theta \rfloor, 0, G\right), \qquad v \leftarrow v - n\theta"
     about = (
         "A neuron whose charge came late has no steps left to send it one spike at a time; up to G at once let it "
         "catch up. It sends more than one bit per step, and more spikes."
     )
-    own_start: ClassVar[str] = "0"
-    anytime: ClassVar[bool] = True
     refuses = {"law": "The bursts are the law."}
 
     G: int = option(5, "most spikes in one step", low=2, high=5)

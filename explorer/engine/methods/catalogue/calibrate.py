@@ -76,7 +76,8 @@ class Calibrate(Method):
     """min E[(s n / T - a)^2] over thresholds, shifts and worth, channel by channel."""
 
     key = "calibrate"
-    title = "Calibrated for T"
+    images: ClassVar[int] = 512
+    tells_progress: ClassVar[bool] = True
     citation = "this explorer, after Li et al. 2021 and Wu et al. 2024"
     equation = r"\min_{\theta_c,\,d_c(t),\,s_c} \mathbb{E}\big[(s_c\, n_c / T - a_c)^2\big]"
     about = (
@@ -138,7 +139,6 @@ class CalibrateSigned(Calibrate):
     """Calibration with spikes that may be taken back: what comes too early costs nothing in the end."""
 
     key = "calibrate-signed"
-    title = "Calibrated for T, signed spikes"
     own_law: ClassVar[str] = "signed_at_zero"
     about = (
         "As calibrated for T, with neurons that take a spike back as soon as its charge is spent. The count is then "

@@ -13,14 +13,13 @@ steps are counted on top of those of the run.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.kernels.reference import law_scan
-from explorer.engine.methods.fitted import Fitted, Look, TwoPhases
+from explorer.engine.methods.fitted import FirstPhase, Fitted, TwoPhases
 from explorer.engine.methods.fitting import Probe, changed
 from explorer.engine.methods.method import Method, option
 from explorer.engine.neurons import INTEGRATE_AND_FIRE
@@ -52,7 +51,6 @@ class COS(Method):
     """Move each start by the spikes that a first phase got wrong."""
 
     key = "cos"
-    title = "Calibrating offset spikes"
     citation = "Hao et al. 2023b"
     equation = r"v(0) \leftarrow v(0) - \max(1, m - 0.999) \;\text{ or }\; v(0) + \max(1, 1.001 - w)"
     about = (
@@ -60,7 +58,6 @@ class COS(Method):
         "phase of rho steps finds them, and their starts are moved just so far that the run sends one less or one "
         "more. The method looks at each image first: an answer takes rho steps more than T in every round."
     )
-    anytime: ClassVar[bool] = True
     refuses = {"law": "An offset spike is one that cannot be taken back; another law leaves none to correct."}
 
     rho: int = option(4, "steps of the first phase", low=1, high=128)
@@ -70,15 +67,17 @@ class COS(Method):
         """See `Method`."""
         base = self.base(probe, T)
 
-        def prepare(look: Look) -> tuple[SpikingNetwork, list[Simulation]]:
-            snn = base
+        def prepare(snn: SpikingNetwork, phase: FirstPhase) -> tuple[SpikingNetwork, list[Simulation]]:
             for site in probe.network.sites:
-                x = look.current(snn, site.name, self.rho)
+                x = phase.current(snn, site.name, self.rho)
                 theta = snn.theta[site.name]
-                start = snn.initial_potential(site, look.keys) / theta
+                start = snn.initial_potential(site, phase.keys) / theta
                 for _ in range(self.rounds):
                     start = moved_start(x, theta, start)
                 snn = changed(snn, site.name, start=start)
-            return snn, [look.run(snn, self.rho)] * self.rounds
+            return snn, [phase.run(snn, self.rho)] * self.rounds
 
-        return TwoPhases(self, base, T, extra=self.rho * self.rounds, prepare=prepare)
+        def before(snn: SpikingNetwork, run: SpikingNetwork, site: str) -> SpikingNetwork:
+            return changed(run, site, start=snn.neurons[site].start)
+
+        return TwoPhases(self, base, T, extra=self.rho * self.rounds, prepare=prepare, steps=self.rho, before=before)

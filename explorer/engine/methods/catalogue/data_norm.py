@@ -10,7 +10,6 @@ classification*, Frontiers in Neuroscience 2017. The percentile is over all acti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from explorer.engine.graph import Network
 from explorer.engine.methods.fitted import Fitted
@@ -24,15 +23,12 @@ class MaxNorm(Method):
     """theta is the largest activation of the site."""
 
     key = "max-norm"
-    title = "Data-based norm, maximum"
     citation = "Diehl et al. 2015"
     equation = r"\theta = \max a, \qquad v(0) = 0"
     about = (
         "Every layer's threshold is the largest activation that calibration images cause, so that no rate is ever cut "
         "off. Neurons start empty, so each rounds its input down."
     )
-    own_start: ClassVar[str] = "0"
-    anytime: ClassVar[bool] = True
 
     per: str = option("site", "one threshold per site or per channel", choices=("site", "channel"))
 
@@ -50,15 +46,12 @@ class PercentileNorm(Method):
     """theta is a high percentile of the site's activations."""
 
     key = "percentile-norm"
-    title = "Data-based norm, percentile"
     citation = "Rueckauer et al. 2017"
     equation = r"\theta = P_p(a), \qquad v(0) = 0"
     about = (
         "The largest activation is an outlier; a percentile just below it lets every other neuron fire more often, at "
         "the price of cutting the few largest rates off. Neurons start empty."
     )
-    own_start: ClassVar[str] = "0"
-    anytime: ClassVar[bool] = True
 
     p: float = option(99.9, "the percentile", low=50.0, high=100.0)
     per: str = option("site", "one threshold per site or per channel", choices=("site", "channel"))

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from explorer.engine.graph import Network, Site
-from explorer.engine.methods.coded import Coded, depth, levels
+from explorer.engine.graph import Network
+from explorer.engine.methods.coded import Coded, Sending, depth, levels
 from explorer.engine.methods.fitted import Fitted
 from explorer.engine.methods.fitting import Probe
 from explorer.engine.methods.method import Method
@@ -26,7 +27,6 @@ class FirstSpike(Method):
     """One spike a neuron; earlier means more."""
 
     key = "first-spike"
-    title = "Time to first spike"
     citation = "Park et al. 2020"
     equation = (
         r"k = T - \left\lfloor \tfrac{Ta}{\theta} + \tfrac12 \right\rfloor, \qquad \text{worth } \theta\,\tfrac{T-k}{T}"
@@ -45,9 +45,19 @@ class FirstSpike(Method):
         """See `Method`."""
         snn = self.base(probe, T)
 
-        def code(site: Site, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            theta = snn.theta[site.name].to(x.device, x.dtype)
+        def code(x: Tensor, v: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
             n = levels(x, v, theta, T, T)
             return theta * n / T, n > 0
 
-        return Coded(self, snn, T, extra=(depth(probe.network) - 1) * T, code=code)
+        extra = (depth(probe.network) - 1) * T
+        return Coded(self, snn, T, extra=extra, code=code, sending=one_spike(T), levels=T)
+
+
+def one_spike(T: int) -> Sending:
+    """Return the sending of n levels as one spike after step k = T - n: in the sending steps 1..T, the (k + 1)-th."""
+    steps = torch.arange(T)
+
+    def sending(n: Tensor) -> tuple[Tensor, Tensor]:
+        return steps.reshape(-1, *(1,) * n.ndim) == T - n, T - steps
+
+    return sending

@@ -10,7 +10,6 @@ spikes with `law`: signed_at_zero leave little to correct but the rest of the st
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -27,14 +26,12 @@ class FTBC(Method):
     """A shift per channel and step."""
 
     key = "ftbc"
-    title = "Forward temporal bias correction"
     citation = "Wu et al. 2024"
     equation = r"b(t) \leftarrow b(t) + \eta\,\bigl(\bar a - \overline{\theta z(t)}\bigr)"
     about = (
         "Spikes do not arrive evenly, so a layer that is right on average is wrong in single steps. Each channel gets "
         "a bias for every step, front to back, until each step's mean output is the ANN's mean."
     )
-    anytime: ClassVar[bool] = False
 
     rounds: int = option(4, "how often the biases are corrected", low=1, high=50)
     eta: float = option(0.5, "step size", low=0.01, high=1.0)

@@ -13,7 +13,6 @@ which also refits weights, is not done here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,14 +49,12 @@ class LightCalibration(Method):
     """Least-squares thresholds, a shift, and a correction per channel or neuron."""
 
     key = "light-calibration"
-    title = "Light calibration"
     citation = "Li et al. 2021"
     equation = r"x(t) \leftarrow x(t) + \frac{\theta}{2T} - (\overline{\hat a} - \bar a)"
     about = (
         "Each layer's threshold is the one whose staircase of T steps errs least in the mean square; then, front to "
         "back, the mean error of every channel is taken off its input, or that of every neuron put into its start."
     )
-    own_start: ClassVar[str] = "0"
 
     correct: str = option("bias", "what is corrected", choices=("bias", "potential", "none"))
     per: str = option("channel", "one threshold per site or per channel", choices=("site", "channel"))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,14 +30,12 @@ class LocalBalancing(Method):
     """Thresholds per channel that rise by what exceeds them."""
 
     key = "local-balancing"
-    title = "Local threshold balancing"
     citation = "Bu et al. 2025"
     equation = r"\theta \leftarrow \theta + 2\,\overline{\mathrm{relu}(z - \theta)}, \qquad \text{read from } t_0"
     about = (
         "Every channel's threshold rises by what exceeds it, batch after batch, so it ends where little does. The "
         "scores of the first steps, in which spikes have not reached the last layer, are not read."
     )
-    anytime: ClassVar[bool] = True
     refuses = {"threshold": "The thresholds are what the method finds."}
 
     batch: int = option(16, "images in a batch", low=1, high=512)

@@ -10,7 +10,6 @@ uniform and Gaussian starts, with which the paper compares, are `v_init`: 0, uni
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from explorer.engine.methods.fitted import Fitted
 from explorer.engine.methods.fitting import Probe
@@ -22,14 +21,12 @@ class OPI(Method):
     """v(0) = theta / 2."""
 
     key = "opi"
-    title = "Optimised potential initialisation"
     citation = "Bu et al. 2022"
     equation = r"v(0) = \tfrac{1}{2}\,\theta"
     about = (
         "A neuron that starts at half its threshold rounds its input to the nearest rate in place of rounding down: "
         "the expected conversion error is zero, and its square the least that any constant start allows."
     )
-    anytime: ClassVar[bool] = True
 
     def fit_on(self, probe: Probe, T: int) -> Fitted:
         """See `Method`."""

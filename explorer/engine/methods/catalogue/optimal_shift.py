@@ -9,7 +9,6 @@ The paper trains with a threshold ReLU; a network that has such bounds takes the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from explorer.engine.graph import Network
 from explorer.engine.methods.fitted import Fitted
@@ -23,14 +22,12 @@ class OptimalShift(Method):
     """A constant current of theta / 2T in every step."""
 
     key = "optimal-shift"
-    title = "Optimal shift"
     citation = "Deng & Gu 2021"
     equation = r"x(t) \leftarrow x(t) + \frac{\theta}{2T}, \qquad v(0) = 0"
     about = (
         "After T steps the added current amounts to half a threshold, so the count is rounded to the nearest one as it "
         "is with a start at one half; on the way there it is less."
     )
-    own_start: ClassVar[str] = "0"
 
     share: float = option(0.5, "what is added over T steps, as a share of the threshold", low=-1.0, high=1.0)
 

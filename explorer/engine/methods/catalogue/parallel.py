@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from explorer.engine.graph import Network, Site
-from explorer.engine.methods.coded import Coded, depth, levels
+from explorer.engine.graph import Network
+from explorer.engine.methods.coded import Coded, depth, levels, one_after_another
 from explorer.engine.methods.fitted import Fitted
 from explorer.engine.methods.fitting import Probe
 from explorer.engine.methods.method import Method
@@ -27,7 +27,6 @@ class Parallel(Method):
     """The staircase of the mean current."""
 
     key = "parallel"
-    title = "Parallel conversion"
     citation = "Hao et al. 2025"
     equation = r"n = \mathrm{clip}\!\left(\left\lfloor \tfrac{T\bar x + v(0)}{\theta} \right\rfloor, 0, T\right)"
     about = (
@@ -44,9 +43,9 @@ class Parallel(Method):
         """See `Method`."""
         snn = self.base(probe, T)
 
-        def code(site: Site, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            theta = snn.theta[site.name].to(x.device, x.dtype)
+        def code(x: Tensor, v: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
             n = levels(x, v, theta, T, T)
             return theta * n / T, n
 
-        return Coded(self, snn, T, extra=(depth(probe.network) - 1) * T, code=code)
+        extra = (depth(probe.network) - 1) * T
+        return Coded(self, snn, T, extra=extra, code=code, sending=one_after_another(T), levels=T)

@@ -10,7 +10,6 @@ refused.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from explorer.engine.errors import SpecError
 from explorer.engine.graph import Network
@@ -32,14 +31,12 @@ class QCFS(Method):
     """theta = lambda, v(0) = theta / 2, on a network trained for it."""
 
     key = "qcfs"
-    title = "Quantisation clip-floor-shift"
     citation = "Bu et al. 2022b"
     equation = r"a = \frac{\lambda}{L}\,\mathrm{clip}(\lfloor zL/\lambda + 1/2 \rfloor, 0, L)"
     about = (
         "The ANN is trained with the very staircase that spiking neurons of L steps have, so conversion adds no "
         "quantisation error at T = L; what is left is unevenness, the order in which spikes arrive."
     )
-    anytime: ClassVar[bool] = True
     refuses = {"threshold": "The thresholds are trained."}
 
     def fit_on(self, probe: Probe, T: int) -> Fitted:

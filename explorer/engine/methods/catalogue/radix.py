@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from explorer.engine.errors import SpecError
-from explorer.engine.graph import Site
-from explorer.engine.methods.coded import Coded, depth, levels
+from explorer.engine.methods.coded import Coded, Sending, depth, levels
 from explorer.engine.methods.fitted import Fitted
 from explorer.engine.methods.fitting import Probe
 from explorer.engine.methods.method import Method
@@ -29,7 +28,6 @@ class Radix(Method):
     """Spikes are binary digits."""
 
     key = "radix"
-    title = "Radix coding"
     citation = "Datta et al. 2023"
     equation = r"a \approx \theta \sum_{k=1}^{T} z(k)\, 2^{-k}"
     about = (
@@ -50,14 +48,24 @@ class Radix(Method):
             )
         snn, N = self.base(probe, T), 2**T
 
-        def code(site: Site, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            theta = snn.theta[site.name].to(x.device, x.dtype)
+        def code(x: Tensor, v: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
             n = levels(x, v, theta, N, N - 1)
             return theta * n / N, digits(n.long(), T)
 
-        return Coded(self, snn, T, extra=(depth(probe.network) - 1) * T, code=code)
+        extra = (depth(probe.network) - 1) * T
+        return Coded(self, snn, T, extra=extra, code=code, sending=binary(T), levels=N)
 
 
 def digits(n: Tensor, T: int) -> Tensor:
     """Return how many of the T binary digits of n are 1."""
     return sum(((n >> k) & 1 for k in range(T)), torch.zeros_like(n))
+
+
+def binary(T: int) -> Sending:
+    """Return the sending of a level as its T binary digits, the largest first."""
+    places = torch.arange(T - 1, -1, -1)
+
+    def sending(n: Tensor) -> tuple[Tensor, Tensor]:
+        return (n.long() >> places.reshape(-1, *(1,) * n.ndim)) & 1 == 1, 2.0**places
+
+    return sending

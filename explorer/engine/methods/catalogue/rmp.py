@@ -11,7 +11,6 @@ bound of its own keeps its threshold at or below it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -25,15 +24,12 @@ class RMP(Method):
     """theta is a share of the largest current that arrives in the spiking network."""
 
     key = "rmp"
-    title = "Residual membrane potential"
     citation = "Han et al. 2020"
     equation = r"\theta = \beta\,\max_t x(t), \qquad v(0) = 0"
     about = (
         "The threshold is balanced on spikes, not on activations: a share of the largest current that a single step "
         "brings. Currents of single steps are larger than their mean, so thresholds are high and rates low."
     )
-    own_start: ClassVar[str] = "0"
-    anytime: ClassVar[bool] = True
     refuses = {"threshold": "The thresholds are what the method finds."}
 
     beta: float = option(0.8, "share of the largest current", low=0.05, high=1.0)

@@ -11,7 +11,6 @@ them in (0, mu], beta over 0.01 to 2.00. The paper then fine-tunes, which is not
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -47,14 +46,12 @@ class ScaledThresholds(Method):
     """theta = alpha mu, worth beta alpha mu."""
 
     key = "scaled"
-    title = "Scaled thresholds"
     citation = "Datta & Beerel 2021"
     equation = r"\theta = \alpha\mu, \qquad \text{worth } \beta\alpha\mu"
     about = (
         "Few activations come near the bound, so at small T the threshold is lowered until the layer as a whole sends "
         "what the ANN's would, and the worth of a spike is scaled by what remains. Sums agree; single neurons need not."
     )
-    own_start: ClassVar[str] = "0"
 
     most: float = option(2.0, "the largest worth of a spike, in thresholds", low=0.1, high=2.0)
 

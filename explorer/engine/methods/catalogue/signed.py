@@ -24,16 +24,13 @@ class Signed(Method):
     """Neurons that take spikes back, with thresholds of their own."""
 
     key = "signed"
-    title = "Signed spikes with memory"
     citation = "Wang et al. 2022"
     equation = r"z = \begin{cases} +1 & v \ge \theta \\ -1 & v \le -\theta,\ \sum z > 0 \\ 0 \end{cases}"
     about = (
         "What comes early can be taken back: a neuron that falls to minus its threshold, and has spikes out, sends a "
         "negative one. Unevenness then ends with the run in place of adding up. Two bits per neuron and step."
     )
-    own_start: ClassVar[str] = "0"
     own_law: ClassVar[str] = "signed"
-    anytime: ClassVar[bool] = True
 
     per: str = option("neuron", "one threshold per site, channel or neuron", choices=("site", "channel", "neuron"))
 

@@ -11,10 +11,9 @@ zero. The phases look at each image by itself. An answer takes tau + T steps; th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from explorer.engine.conversion import SpikingNetwork
-from explorer.engine.methods.fitted import Fitted, Look, TwoPhases
+from explorer.engine.methods.fitted import FirstPhase, Fitted, TwoPhases
 from explorer.engine.methods.fitting import Probe
 from explorer.engine.methods.method import Method, option
 from explorer.engine.simulation.result import Simulation
@@ -25,14 +24,12 @@ class SRP(Method):
     """Mute neurons whose potential ended below zero after tau steps."""
 
     key = "srp"
-    title = "Residual potential, two stages"
     citation = "Hao et al. 2023a"
     equation = r"g = [\,v(\tau) > 10^{-3}\theta\,], \qquad z(t) \leftarrow g\, z(t)"
     about = (
         "In tau steps before the run each neuron shows where it ends. One that ends at or below zero sent spikes it "
         "should not have; in the run itself it is muted. An answer takes tau steps more than T."
     )
-    anytime: ClassVar[bool] = True
     refuses = {"law": "What is left of the potential says nothing once spikes are taken back or sent in bursts."}
 
     tau: int = option(4, "steps of the first phase", low=1, high=128)
@@ -40,14 +37,17 @@ class SRP(Method):
 
     def fit_on(self, probe: Probe, T: int) -> Fitted:
         """See `Method`."""
-        snn = self.base(probe, T)
+        base = self.base(probe, T)
 
-        def prepare(look: Look) -> tuple[SpikingNetwork, list[Simulation]]:
-            first = look.run(snn, self.tau, v_end=True)
+        def prepare(snn: SpikingNetwork, phase: FirstPhase) -> tuple[SpikingNetwork, list[Simulation]]:
+            first = phase.run(snn, self.tau, v_end=True)
             neurons = {
                 name: replace(own, gate=first.v_end[name] > self.margin * own.theta)
                 for name, own in snn.neurons.items()
             }
             return replace(snn, neurons=neurons), [first]
 
-        return TwoPhases(self, snn, T, extra=self.tau, prepare=prepare)
+        def before(snn: SpikingNetwork, run: SpikingNetwork, site: str) -> SpikingNetwork:
+            return snn
+
+        return TwoPhases(self, base, T, extra=self.tau, prepare=prepare, steps=self.tau, before=before)

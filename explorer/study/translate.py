@@ -20,9 +20,6 @@ from explorer.engine.specs import (
 )
 from explorer.study.settings import Settings
 
-FIRST, SLICE = 16, 64  # images; a slice that takes long is cut at the end of a chunk
-ERROR_IMAGES = 16  # millions of neurons in all: enough for shares of a per cent
-
 
 def calibration_spec(settings: Settings) -> CalibrationSpec:
     """Return how thresholds are found under these settings."""

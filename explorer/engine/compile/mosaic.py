@@ -27,7 +27,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class View:
+class Mosaic:
     """A value made of spike sources side by side; `flat` once its pixels have become features."""
 
     parts: tuple[Part, ...]
@@ -37,7 +37,7 @@ class View:
     flat: bool = False
 
 
-def resolve(network: Network, node: Any) -> View | None:
+def resolve(network: Network, node: Any) -> Mosaic | None:
     """Write a value as spike sources side by side, pooled or sliced; None if it is something else."""
     if not isinstance(node, fx.Node):
         return None
@@ -46,72 +46,74 @@ def resolve(network: Network, node: Any) -> View | None:
         if len(shape) not in (1, 3):
             return None
         height, width = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
-        return View((Part(node.name, 0, shape[0], ((0, 0, 1.0),), 1),), height, width, shape[0])
+        return Mosaic((Part(node.name, 0, shape[0], ((0, 0, 1.0),), 1),), height, width, shape[0])
     if kind != "affine":
         return None
     if name in ("cat", "concat", "concatenate"):
         return _side_by_side(network, node)
-    view = resolve(network, node.args[0]) if node.args else None
-    if view is None:
+    mosaic = resolve(network, node.args[0]) if node.args else None
+    if mosaic is None:
         return None
     if name in NO_OPS:
-        return view
+        return mosaic
     module = network.modules.get(str(node.target)) if node.op == "call_module" else None
     if name in ("flatten", "view", "reshape", "squeeze") and len(shape) == 1:
-        return replace(view, flat=True)
-    if view.flat:
+        return replace(mosaic, flat=True)
+    if mosaic.flat:
         return None
     match name:
         case "avg_pool2d":
-            return _average_pool(view, node, module, shape)
+            return _average_pool(mosaic, node, module, shape)
         case "adaptive_avg_pool2d" | "mean" if len(shape) in (1, 3):
             height, width = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
             if name == "mean" and not _over_space(node):
                 return None
-            return _pool(view, height, width, view.height // height, view.width // width, exact=True)
+            return _pool(mosaic, height, width, mosaic.height // height, mosaic.width // width, exact=True)
         case "getitem":
-            return _strided(view, node, shape)
+            return _strided(mosaic, node, shape)
         case "pad":
-            return _channel_pad(view, node, shape)
+            return _channel_pad(mosaic, node, shape)
     return None
 
 
 def spiking_pool(network: Network, node: fx.Node) -> bool:
     """Tell whether a max pool sees one source's spikes as they are, so that its own output is spikes."""
-    view = resolve(network, node.all_input_nodes[0])
+    mosaic = resolve(network, node.all_input_nodes[0])
     return (
-        view is not None
-        and not view.flat
-        and len(view.parts) == 1
-        and view.parts[0].inner == ((0, 0, 1.0),)
-        and (view.parts[0].stride == 1 and view.parts[0].at == 0 and view.parts[0].channels == view.channels)
+        mosaic is not None
+        and not mosaic.flat
+        and len(mosaic.parts) == 1
+        and mosaic.parts[0].inner == ((0, 0, 1.0),)
+        and (mosaic.parts[0].stride == 1 and mosaic.parts[0].at == 0 and mosaic.parts[0].channels == mosaic.channels)
     )
 
 
-def _side_by_side(network: Network, node: fx.Node) -> View | None:
+def _side_by_side(network: Network, node: fx.Node) -> Mosaic | None:
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
     if dim not in (1, -3) or not isinstance(node.args[0], list | tuple):
         return None
-    views = [resolve(network, item) for item in node.args[0]]
+    mosaics = [resolve(network, item) for item in node.args[0]]
     parts: list[Part] = []
     at = 0
-    for view in views:
-        if view is None or view.flat or (view.height, view.width) != (views[0].height, views[0].width):  # type: ignore[union-attr]
+    for mosaic in mosaics:
+        if mosaic is None or mosaic.flat or (mosaic.height, mosaic.width) != (mosaics[0].height, mosaics[0].width):  # type: ignore[union-attr]
             return None
-        parts += [replace(p, at=at + p.at) for p in view.parts]
-        at += view.channels
-    first = views[0]
-    return None if first is None else View(tuple(parts), first.height, first.width, at)
+        parts += [replace(p, at=at + p.at) for p in mosaic.parts]
+        at += mosaic.channels
+    first = mosaics[0]
+    return None if first is None else Mosaic(tuple(parts), first.height, first.width, at)
 
 
-def _pool(view: View, height: int, width: int, ky: int, kx: int, stride: int = 0, exact: bool = False) -> View | None:
-    if exact and (height * ky != view.height or width * kx != view.width):
+def _pool(
+    mosaic: Mosaic, height: int, width: int, ky: int, kx: int, stride: int = 0, exact: bool = False
+) -> Mosaic | None:
+    if exact and (height * ky != mosaic.height or width * kx != mosaic.width):
         return None
     step = stride or ky
     if not stride and ky != kx and (height, width) != (1, 1):
         return None
     parts = []
-    for p in view.parts:
+    for p in mosaic.parts:
         inner = tuple(
             (dy + p.stride * i, dx + p.stride * j, w / (ky * kx))
             for i in range(ky)
@@ -120,10 +122,10 @@ def _pool(view: View, height: int, width: int, ky: int, kx: int, stride: int = 0
         )
         overlapping = p.overlapping or step < max(ky, kx)
         parts.append(replace(p, inner=inner, stride=p.stride * step, overlapping=overlapping))
-    return View(tuple(parts), height, width, view.channels)
+    return Mosaic(tuple(parts), height, width, mosaic.channels)
 
 
-def _average_pool(view: View, node: fx.Node, module: Any, shape: tuple[int, ...]) -> View | None:
+def _average_pool(mosaic: Mosaic, node: fx.Node, module: Any, shape: tuple[int, ...]) -> Mosaic | None:
     names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
     if module is not None:
         values = {n: getattr(module, n) for n in names}
@@ -136,7 +138,7 @@ def _average_pool(view: View, node: fx.Node, module: Any, shape: tuple[int, ...]
         return None
     if values["ceil_mode"] or values["divisor_override"]:
         return None
-    return _pool(view, shape[1], shape[2], kernel, kernel, stride)
+    return _pool(mosaic, shape[1], shape[2], kernel, kernel, stride)
 
 
 def _square(value: Any) -> int | None:
@@ -153,7 +155,7 @@ def _over_space(node: fx.Node) -> bool:
     return dims is not None and sorted(d % 4 for d in dims) == [2, 3]
 
 
-def _strided(view: View, node: fx.Node, shape: tuple[int, ...]) -> View | None:
+def _strided(mosaic: Mosaic, node: fx.Node, shape: tuple[int, ...]) -> Mosaic | None:
     index: Any = node.args[1]
     if not isinstance(index, tuple) or len(index) != 4 or not all(isinstance(i, slice) for i in index):
         return None
@@ -165,16 +167,16 @@ def _strided(view: View, node: fx.Node, shape: tuple[int, ...]) -> View | None:
     if len(steps) != 1:
         return None
     step = steps.pop()
-    parts = tuple(replace(p, stride=p.stride * step, overlapping=p.overlapping or step > 1) for p in view.parts)
-    return View(parts, shape[1], shape[2], view.channels)
+    parts = tuple(replace(p, stride=p.stride * step, overlapping=p.overlapping or step > 1) for p in mosaic.parts)
+    return Mosaic(parts, shape[1], shape[2], mosaic.channels)
 
 
-def _channel_pad(view: View, node: fx.Node, shape: tuple[int, ...]) -> View | None:
+def _channel_pad(mosaic: Mosaic, node: fx.Node, shape: tuple[int, ...]) -> Mosaic | None:
     given: dict[str, Any] = dict(zip(("input", "pad", "mode", "value"), node.args, strict=False)) | dict(node.kwargs)
     pad = list(given["pad"])
     if given.get("mode", "constant") != "constant" or given.get("value") not in (None, 0, 0.0):
         return None
     if len(pad) != 6 or any(pad[:4]) or min(pad[4:]) < 0:
         return None
-    parts = tuple(replace(p, at=p.at + pad[4]) for p in view.parts)
-    return View(parts, view.height, view.width, shape[0])
+    parts = tuple(replace(p, at=p.at + pad[4]) for p in mosaic.parts)
+    return Mosaic(parts, mosaic.height, mosaic.width, shape[0])
