@@ -22,7 +22,7 @@ from explorer.zoo.training.batches import crop, pad, placement, to_input
 from explorer.zoo.training.data import Images
 from explorer.zoo.training.files import save
 
-START = "calibrate:fit_amplitude=false,fit_even=false,fit_steps=0,fit_weights=true"
+START = "calibrate:fit_amplitude=false,fit_even=false,fit_steps=0,fit_weights=true"  # what plain clips can hold
 CALIBRATION_IMAGES = 512
 CPU = torch.device("cpu")
 
@@ -59,7 +59,7 @@ def begin(net: nn.Module, card: Card, spec: TuningSpec, data: Images, held: Imag
     chosen = torch.randperm(len(data.images), generator=torch.Generator().manual_seed(spec.seed))[:CALIBRATION_IMAGES]
     images = to_input(data.images[chosen], CPU)
     network = trace(net, card.example())
-    start = methods.parse(f"{START},seed={spec.seed}").fit(network, spec.T, images).snn
+    start = methods.parse(START).fit(network, spec.T, images).snn
     few = Held(to_input(held.images[:judged], CPU), held.labels[:judged])
     return Tuning(network, start, spec, Crops(data, spec.seed), few)
 
