@@ -42,6 +42,11 @@ PAGES = {
         "How many steps are enough, and what each setting does.",
     ),
     "theory": ("Theory", ":material/stairs:", "One neuron, no network: why one half is the best start."),
+    "fine_tuning": (
+        "Fine-tuning",
+        ":material/model_training:",
+        "What a little training of weights and thresholds wins back, live.",
+    ),
     "energy": ("Energy and sparsity", ":material/bolt:", "Spikes, additions and what they might cost."),
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from explorer.study import library
+from explorer.study import library, tuning
 from explorer.study.library import (  # noqa: F401 (what pages and windows need of it)
     Loaded,
     fitting_rule,
@@ -26,6 +26,7 @@ from explorer.study.memo import kept
 from explorer.study.runner import Instrument, Runner
 from explorer.study.settings import Settings
 from explorer.study.told import Told
+from explorer.study.workshop import Workshop
 from explorer.ui.session import ASKED
 
 LOOK_BYTES = 96 * 2**20  # of close looks that are kept: of large networks, few
@@ -54,6 +55,18 @@ def _engine() -> Instrument:
 def runner() -> Runner:
     """Return the one queue of runs."""
     return Runner(_engine)
+
+
+@kept(1)
+def workshop() -> Workshop:
+    """Return the one queue of fine-tunings; they wait while simulations wait."""
+    return Workshop(tuning, lambda: runner().load().waiting > 0)
+
+
+@kept(64)
+def tunable(network: str) -> str:
+    """Return the architecture that a network's fine-tuned weights fit; "" if there is none."""
+    return tuning.architecture(network)
 
 
 def moved_on() -> bool:

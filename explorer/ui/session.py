@@ -59,4 +59,5 @@ GRID: Entry[Sweep | None] = Entry("grid", _nothing)  # the own grid that was sta
 DIALOG: Entry[str | None] = Entry("dialog", _nothing)  # the window that is open: network, images or report
 OWN_NETWORKS: Entry[list[str]] = Entry("own_networks", list)
 OWN_PICTURES: Entry[list[str]] = Entry("own_pictures", list)
+TUNED: Entry[tuple[str, str, bytes, str] | None] = Entry("tuned", _nothing)  # key, file, content, architecture
 TOUR: Entry[int | None] = Entry("tour", _nothing)
