@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 
 from explorer.engine.errors import Cancelled, DataError, SpecError
 from explorer.engine.finetune.tuning import Judged, Progress
-from explorer.study import tuning, uploads
-from explorer.study.library import own_pictures
+from explorer.study import library, tuning, uploads, workshop
 from explorer.study.tuning import Augmented, Opened, Wanted
 from explorer.study.workshop import KEEP, SILENCE, Job, Workshop
 from explorer.zoo.checkpoint import open_state
 from explorer.zoo.data import UploadedPictures
 from explorer.zoo.own import NetworkSource
+from explorer.zoo.training import tuned
+
+QUICK = "calibrate:fit_amplitude=false,fit_even=false,fit_steps=0,samples=64"  # without the weights, which takes long
 
 
 @dataclass
@@ -89,8 +91,6 @@ def test_it_stops_is_taken_up_again_and_starts_anew():
 
 
 def test_simulations_come_first_but_not_for_ever(monkeypatch):
-    from explorer.study import workshop
-
     monkeypatch.setattr(workshop, "POLITE", 0.2)
     trainer, waiting = Counting(), [True]
     trainer.gate.set()
@@ -131,7 +131,8 @@ def test_a_fault_ends_one_fine_tuning_and_not_the_others(fault, told, capsys):
     until(lambda: other.status == "done")
 
 
-def test_the_real_one_tunes_and_writes_a_file_that_uploads_again():
+def test_the_real_one_tunes_and_writes_a_file_that_uploads_again(monkeypatch):
+    monkeypatch.setattr(tuned, "START", QUICK)
     wanted = Wanted("resnet20-relu", "embedded", T=2, updates=3, batch=8, images=32)
     told = []
     opened = tuning.begin("x", wanted, on_progress=lambda done, all: told.append((done, all)))
@@ -152,11 +153,7 @@ def test_the_real_one_tunes_and_writes_a_file_that_uploads_again():
 
 
 def test_pictures_that_are_judged_are_never_trained_on():
-    own_pictures().put("upload:0:mine", UploadedPictures((("a.png", b""),)), 1)
-    from dataclasses import replace
-
-    from explorer.study import library
-
+    library.own_pictures().put("upload:0:mine", UploadedPictures((("a.png", b""),)), 1)
     loaded = library.loaded("resnet20-relu")
     key = "upload:1:other"
     library.own_networks().put(key, replace(loaded, card=replace(loaded.card, classes=tuple("abcdefghij"))), 1)
@@ -183,4 +180,4 @@ def test_an_image_looks_the_same_in_any_batch_of_a_turn_and_is_mirrored_every_ot
 
 def test_only_architectures_with_a_place_for_thresholds_are_offered():
     assert tuning.architecture("resnet20-relu") == "resnet20-clip"
-    assert tuning.architecture("vgg16-clip") == "vgg16-clip"
+    assert tuning.architecture("resnet20-qcfs") == "resnet20-clip"
