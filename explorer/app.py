@@ -47,6 +47,11 @@ PAGES = {
         "The literature's conversions side by side: which is best at this T?",
     ),
     "theory": ("Theory", ":material/stairs:", "One neuron, no network: why one half is the best start."),
+    "fine_tuning": (
+        "Fine-tuning",
+        ":material/model_training:",
+        "What a little training of weights and thresholds wins back, live.",
+    ),
     "energy": ("Energy and sparsity", ":material/bolt:", "Spikes, additions and what they might cost."),
 }
 

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from explorer.cli.finetune import add_options as add_finetune_options
+from explorer.cli.finetune import finetune
 from explorer.cli.serve import add_options as add_serve_options
 from explorer.cli.serve import serve
 from explorer.engine.errors import ExplorerError, readable
@@ -23,6 +25,7 @@ EXAMPLES = """examples:
   python -m explorer compare --methods opi,srp,cos --steps 4,8,16 --images 200
   python -m explorer report --errors --steps 16 --images 100
   python -m explorer run --network torchvision:resnet18 --data imagenet/val --images 200
+  python -m explorer finetune --method dsr --steps 4 --data package --out tuned.safetensors
   python -m explorer serve --public
 """
 PROGRESS_WIDTH = 30
@@ -61,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
     _network_options(compare)
     _image_options(compare)
     _compare_options(compare)
+    tune = commands.add_parser(
+        "finetune",
+        help="train a network's spiking form for T steps, and write a checkpoint",
+        description="Fine-tune a shipped network's spiking form for T steps on all of CIFAR-10, starting calibrated.",
+    )
+    add_finetune_options(tune)
     networks = commands.add_parser("networks", help="list the shipped networks and the architectures")
     server = commands.add_parser("serve", help="start the app's server, for yourself or for others")
     add_serve_options(server)
@@ -194,6 +203,8 @@ def _drop_output() -> None:
 def _command(args: argparse.Namespace) -> int:
     if args.command == "serve":
         return serve(args)
+    if args.command == "finetune":
+        return finetune(args)
     from explorer.cli import commands
 
     watched = sys.stderr.isatty()

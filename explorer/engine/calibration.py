@@ -101,10 +101,7 @@ def thresholds(
         return Calibration({s.name: _trained_clip(s) for s in network.sites}, spec, 0)
     theta = {}
     for site in network.sites:
-        value = _threshold(stats[site.name], spec.rule)
-        if site.cap is not None:
-            value = value.clamp(max=site.cap)
-        theta[site.name] = _shaped(value, site)
+        theta[site.name] = site.rectified(_shaped(_threshold(stats[site.name], spec.rule), site))
     silent = tuple(name for name, s in stats.items() if s.top == 0)
     return Calibration(theta, spec, images, silent)
 
@@ -214,7 +211,7 @@ def _trained_clip(site: Site) -> Tensor:
             f"{site.name}: an unbounded ReLU has no trained clip. Choose the rule 'maximum' or 'percentile', "
             "or a network trained with the clip."
         )
-    return torch.tensor(site.cap, dtype=torch.float32)
+    return torch.as_tensor(site.bound, dtype=torch.float32)
 
 
 def _shaped(theta: Tensor, site: Site) -> Tensor:

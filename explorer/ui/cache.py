@@ -29,6 +29,8 @@ from explorer.study.runner import Runner
 from explorer.study.seen import Channel, Described, Look, Taken, Windows, Work
 from explorer.study.settings import Settings
 from explorer.study.told import Told
+from explorer.study.tuning import Made, Opened, Wanted
+from explorer.study.workshop import Workshop
 from explorer.ui.session import ASKED
 
 if TYPE_CHECKING:
@@ -86,6 +88,46 @@ def runner() -> Runner:
     """Return the one queue of runs."""
     atexit.register(executor().close)
     return Runner(Remote)
+
+
+class RemoteTrainer:
+    """What the workshop drives, wherever networks are trained."""
+
+    def begin(
+        self,
+        id: str,
+        wanted: Wanted,
+        stop: Callable[[], bool] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Opened:
+        """Open a fine-tuning."""
+        asks = {"stop": stop} if stop else {}
+        tells = {"on_progress": on_progress} if on_progress else {}
+        return executor().call("explorer.study.tuning:begin", id, wanted, asks=asks, tells=tells)
+
+    def advance(self, id: str, seconds: float) -> list[Any]:
+        """Do a slice of it."""
+        return executor().call("explorer.study.tuning:advance", id, seconds)
+
+    def finish(self, id: str, wanted: Wanted) -> Made:
+        """Return its best state as a file."""
+        return executor().call("explorer.study.tuning:finish", id, wanted)
+
+    def drop(self, id: str) -> None:
+        """Forget it."""
+        executor().call("explorer.study.tuning:drop", id)
+
+
+@kept(1)
+def workshop() -> Workshop:
+    """Return the one queue of fine-tunings; they wait while simulations wait."""
+    return Workshop(RemoteTrainer(), lambda: runner().load().waiting > 0)
+
+
+@kept(64)
+def tunable(network: str) -> str:
+    """Return the architecture that a network's fine-tuned weights fit; "" if there is none."""
+    return executor().call("explorer.study.tuning:architecture", network)
 
 
 def moved_on() -> bool:

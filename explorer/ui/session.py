@@ -63,4 +63,5 @@ METHODS_STOPPED: Entry[bool] = Entry("methods_stopped", bool)
 DIALOG: Entry[str | None] = Entry("dialog", _nothing)  # the window that is open: network, images or report
 OWN_NETWORKS: Entry[list[str]] = Entry("own_networks", list)
 OWN_PICTURES: Entry[list[str]] = Entry("own_pictures", list)
+TUNED: Entry[tuple[str, str, bytes, str] | None] = Entry("tuned", _nothing)  # key, file, content, architecture
 TOUR: Entry[int | None] = Entry("tour", _nothing)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from explorer.engine.errors import CheckpointError
+from explorer.engine.graph.clip import shape_clips
 from explorer.zoo.architectures import build
 from explorer.zoo.checkpoint import open_state
 from explorer.zoo.memory import require_memory
@@ -57,10 +58,10 @@ def fit_architecture(architecture: str, state: Mapping[str, Tensor], classes: in
     if classes > CLASSES_MAX:
         raise CheckpointError(f"{name}: {classes:,} classes, at most {CLASSES_MAX:,} are taken. Is this a classifier?")
     with torch.device("meta"):
-        sketch = build(architecture, classes)
+        sketch = shape_clips(build(architecture, classes), state)
     require_memory(3 * 4 * sum(p.numel() for p in sketch.parameters()), architecture)
     match_names(sketch.state_dict(), state, name)
-    return fit_state(build(architecture, classes), state, name)
+    return fit_state(shape_clips(build(architecture, classes), state), state, name)
 
 
 def count_classes(state: Mapping[str, Tensor]) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from explorer.engine.errors import AssetError, SpecError
+from explorer.engine.graph.clip import shape_clips
 from explorer.zoo.architectures import TORCHVISION, build
 from explorer.zoo.cards import Card, read_card, read_weights
 from explorer.zoo.data import ASSETS
@@ -56,7 +57,7 @@ def load(name: str, assets: Path = ASSETS, on_progress: Progress | None = None) 
     recipe = card.recipe
     try:
         net = build(f"{recipe['architecture']}-{recipe['activation']}", len(card.classes))
-        net.load_state_dict(state)
+        shape_clips(net, state).load_state_dict(state)
     except (KeyError, RuntimeError, SpecError) as error:
         raise AssetError(
             f"{name}: its card and weights do not belong together. Restore them: git checkout -- assets/"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -28,17 +30,29 @@ class _ClipFunction(torch.autograd.Function):
 class TrainableClip(nn.Module):
     """Rectify and clip at a bound that is trained: a = clip(x, 0, theta).
 
-    theta is one positive number per module, in activation units. After conversion it is the site's threshold.
+    theta is one positive number per module, or one a channel as [C, 1, ...], in activation units. After conversion it
+    is the site's threshold.
     """
 
-    def __init__(self, theta: float = 2.0) -> None:
+    def __init__(self, theta: float | Tensor = 2.0) -> None:
         super().__init__()
-        self.theta = nn.Parameter(torch.tensor(float(theta)))
+        self.theta = nn.Parameter(torch.as_tensor(theta, dtype=torch.float32).detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return clip(x, 0, theta), of x's shape and units."""
-        return _ClipFunction.apply(x, self.theta)
+        if self.theta.ndim == 0:
+            return _ClipFunction.apply(x, self.theta)
+        return torch.minimum(x.clamp(min=0.0), self.theta)
 
     def extra_repr(self) -> str:
         """Show the bound in the module's repr."""
-        return f"theta={float(self.theta):.3f}"
+        return f"theta={float(self.theta.detach().mean()):.3f}" + ("" if self.theta.ndim == 0 else " on average")
+
+
+def shape_clips(net: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """Give a network's clips as many bounds as a state dict has for them, in place: one, or one a channel."""
+    for name, module in net.named_modules():
+        theta = state.get(f"{name}.theta")
+        if isinstance(module, TrainableClip) and theta is not None and theta.ndim > module.theta.ndim:
+            module.theta = nn.Parameter(torch.ones(theta.shape, device=module.theta.device))
+    return net

@@ -123,8 +123,10 @@ def _mark_site(marks: _Marks, node: fx.Node, cap: float | None) -> None:
     shape = marks.shapes[node.name]
     if place in marks.site_nodes:
         name = f"{place}#{sum(s.name.startswith(place) for s in marks.sites) + 1}"
-    clip = node.op == "call_module" and isinstance(marks.modules.get(str(node.target)), TrainableClip | QuantisedClip)
-    marks.sites.append(Site(name, shape, cap, len(marks.sites), clip))
+    module = marks.modules.get(str(node.target)) if node.op == "call_module" else None
+    clip = isinstance(module, TrainableClip | QuantisedClip)
+    caps = tuple(module.theta.flatten().tolist()) if isinstance(module, TrainableClip) and module.theta.ndim else ()
+    marks.sites.append(Site(name, shape, cap, len(marks.sites), clip, caps))
     marks.site_nodes[name] = node.name
     marks.kinds[node.name] = "site"
     marks.rows.append(ReportRow(name, "site", shape, "" if cap is None else f"bounded at {cap:.4g}"))

@@ -21,7 +21,8 @@ Kind = Literal["input", "constant", "site", "affine", "max_pool", "output"]
 class Site:
     """One call of a rectifier: the place of one layer of integrate-and-fire neurons.
 
-    shape excludes the batch, `(C, H, W)` or `(C,)`; cap is the rectifier's own upper bound, in activation units.
+    shape excludes the batch, `(C, H, W)` or `(C,)`; cap is the rectifier's own upper bound, in activation units; where
+    each channel has its own, the largest of them, and caps are all.
     """
 
     name: str
@@ -29,6 +30,17 @@ class Site:
     cap: float | None
     order: int
     trained_clip: bool = False
+    caps: tuple[float, ...] = ()
+
+    @property
+    def bound(self) -> float | Tensor | None:
+        """The upper bound as `clamp` takes it: float32 [C, 1, ...] where each channel has its own."""
+        return torch.tensor(self.caps).reshape(-1, *(1,) * (len(self.shape) - 1)) if self.caps else self.cap
+
+    def rectified(self, x: Tensor) -> Tensor:
+        """Return what the rectifier makes of its input [B, *site], without the levels of a quantised one."""
+        a = x.clamp(min=0)
+        return a if self.bound is None else torch.clamp(a, max=torch.as_tensor(self.bound).to(a))
 
     @property
     def neurons(self) -> int:

@@ -175,7 +175,7 @@ def rectifier_cap(node: fx.Node, name: str, modules: dict[str, nn.Module]) -> tu
     if name == "relu6":
         return True, 6.0
     if isinstance(module, TrainableClip | QuantisedClip):
-        return True, float(module.theta.detach())
+        return True, float(module.theta.detach().max())
     if name not in _BOUNDS:
         return False, None
     low, high = (

@@ -84,7 +84,7 @@ class Probe:
 
     def activations(self, site: str) -> Tensor:
         """Return the ANN's activations, float32 [N, *site]; without the levels of a quantised one."""
-        return self.inputs(site).clamp(min=0.0, max=self.network.site(site).cap)
+        return self.network.site(site).rectified(self.inputs(site))
 
     # The spiking network so far
 

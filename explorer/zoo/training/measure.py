@@ -34,8 +34,11 @@ class Measured:
         return f"top-1 on {self.images:,} images: " + ", ".join(told)
 
 
-def measure(net: nn.Module, data: Images) -> Measured:
-    """Test a network on all images given; its spiking form starts at v_init 1/2, thresholds are its trained bounds."""
+def measure(net: nn.Module, data: Images, steps: tuple[int, ...] = STEPS) -> Measured:
+    """Test a network on all images given; its spiking form starts at v_init 1/2, thresholds are its trained bounds.
+
+    steps: after which numbers of time-steps; the spiking network runs for the largest.
+    """
     net = net.cpu().eval()
     cpu = torch.device("cpu")
     batches = [
@@ -44,16 +47,16 @@ def measure(net: nn.Module, data: Images) -> Measured:
     ]
     with torch.no_grad():
         hits = sum(int((net(x).argmax(1) == y).sum()) for x, y in batches)
-    snn = _spiking(net, batches, len(data.labels))
+    snn = _spiking(net, batches, len(data.labels), steps)
     return Measured(len(data.labels), hits / len(data.labels), snn)
 
 
-def _spiking(net: nn.Module, batches: list[tuple[Tensor, Tensor]], n: int) -> dict[int, float]:
+def _spiking(net: nn.Module, batches: list[tuple[Tensor, Tensor]], n: int, steps: tuple[int, ...]) -> dict[int, float]:
     network = trace(net, batches[0][0][:1])
     if not network.clips_trained:
         return {}
     snn = convert(network, calibrate(network, torch.empty(0), CalibrationSpec(TrainedClip())))
-    spec = SimulationSpec(max(STEPS), Record(counts=False, v_end=False))
+    spec = SimulationSpec(max(steps), Record(counts=False, v_end=False))
     hits = sum(top1_curve(simulate(snn, x, spec).logits, y) * len(y) for x, y in batches)
     assert isinstance(hits, Tensor)
-    return {T: float(hits[T - 1]) / n for T in STEPS}
+    return {T: float(hits[T - 1]) / n for T in steps}

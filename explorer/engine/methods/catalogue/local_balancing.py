@@ -49,13 +49,13 @@ class LocalBalancing(Method):
         means: dict[str, Tensor] = {}
 
         def balance(site: Site, z: Tensor) -> Tensor:
-            bound, positive = theta[site.name], z.clamp(min=0, max=site.cap)
+            bound, positive = theta[site.name], site.rectified(z)
             above = (positive - by_channel(bound, site)).clamp(min=0)
             theta[site.name] = bound + 2 * over_channels(above).mean(0)
             return torch.minimum(positive, by_channel(theta[site.name], site))
 
         def gather(site: Site, z: Tensor) -> Tensor:
-            positive = z.clamp(min=0, max=site.cap)
+            positive = site.rectified(z)
             means[site.name] = means.get(site.name, 0) + positive.double().sum(0)
             return torch.minimum(positive, by_channel(theta[site.name], site))
 

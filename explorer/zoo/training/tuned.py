@@ -1,0 +1,170 @@
+"""Fine-tuning of a CIFAR network for T steps on the whole training set, and its checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explorer.engine import methods, trace
+from explorer.engine.errors import SpecError
+from explorer.engine.finetune.tunable import Tunable
+from explorer.engine.finetune.tuning import Held, Progress, Tuning, TuningSpec
+from explorer.engine.graph.clip import TrainableClip
+from explorer.zoo.architectures import build
+from explorer.zoo.cards import Card
+from explorer.zoo.training.batches import crop, pad, placement, to_input
+from explorer.zoo.training.data import Images
+from explorer.zoo.training.files import save
+
+START = "calibrate:fit_amplitude=false,fit_even=false,fit_steps=0,fit_weights=true"  # what plain clips can hold
+CALIBRATION_IMAGES = 512
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """Training images, uint8 [N, 32, 32, 3], cropped up to 4 pixels aside, and mirrored every other epoch."""
+
+    data: Images
+    seed: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_padded", pad(self.data.images))
+
+    def __len__(self) -> int:
+        return len(self.data.images)
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels, int64 [N]."""
+        return self.data.labels
+
+    def take(self, index: Tensor, turn: int) -> Tensor:
+        """See `engine.finetune.tuning.Pictures`."""
+        padded: Tensor = self.__dict__["_padded"]
+        return to_input(crop(padded, index, placement(len(self), self.seed, turn, alternate=True)[index]), CPU)
+
+
+def begin(net: nn.Module, card: Card, spec: TuningSpec, data: Images, held: Images, judged: int) -> Tuning:
+    """Calibrate a network for T on training images, and return the fine-tuning that starts there.
+
+    judged: how many of the images held out are looked at along the way.
+    """
+    chosen = torch.randperm(len(data.images), generator=torch.Generator().manual_seed(spec.seed))[:CALIBRATION_IMAGES]
+    images = to_input(data.images[chosen], CPU)
+    network = trace(net, card.example())
+    start = methods.parse(START).fit(network, spec.T, images).snn
+    few = Held(to_input(held.images[:judged], CPU), held.labels[:judged])
+    return Tuning(network, start, spec, Crops(data, spec.seed), few)
+
+
+def follow(tuning: Tuning, file: Path, say: Callable[[str], None]) -> None:
+    """Do all updates that are left, from the state in a file if there is one, kept there at every look."""
+    if file.exists():
+        tuning.load_state_dict(torch.load(file, weights_only=True))
+        say(f"going on after update {tuning.update}")
+    say(f"at the start: {_told(tuning.judged[0].loss, tuning.judged[0].accuracy)}")
+    first, began, losses = tuning.update, time.time(), [0.0]
+    for progress in tuning.run():
+        losses.append(progress.loss)
+        if progress.judged is not None:
+            left = (time.time() - began) / (progress.update - first) * (progress.updates - progress.update)
+            say(_line(progress, sum(losses[1:]) / len(losses[1:]), left))
+            losses = [0.0]
+            save(file, tuning.state_dict())
+
+
+def _line(progress: Progress, loss: float, left: float) -> str:
+    assert progress.judged is not None
+    theta = progress.theta.values()
+    return (
+        f"update {progress.update}/{progress.updates} loss {loss:.4f}; {progress.spiking} of {len(theta)} sites spike, "
+        f"thresholds {min(theta):.2f} to {max(theta):.2f}; {_told(progress.judged.loss, progress.judged.accuracy)}; "
+        f"left about {left / 60:.0f} min"
+    )
+
+
+def _told(loss: float, accuracy: float) -> str:
+    return f"held-back loss {loss:.4f}, top-1 {100 * accuracy:.2f} %"
+
+
+def architecture_of(card: Card) -> str:
+    """Return the architecture, with trained clips, that a network's fine-tuned weights fit.
+
+    Raises:
+        SpecError: there is none.
+    """
+    name = f"{card.recipe.get('architecture', '?')}-clip"
+    try:
+        with torch.device("meta"):
+            build(name, len(card.classes))
+    except SpecError:
+        raise SpecError(
+            f"{card.name}: no architecture of ours takes its weights with trained thresholds. Choose a shipped network."
+        ) from None
+    return name
+
+
+@torch.no_grad()
+def as_network(tuned: Tunable, architecture: str, classes: int, example: Tensor) -> nn.Module:
+    """Return the architecture with a fine-tuned network's weights and thresholds, ready to be saved.
+
+    Layers and clips are matched in the order in which they are called. Batch norms are set to add the offset and to
+    change nothing else.
+
+    Raises:
+        SpecError: the architecture calls other layers.
+    """
+    net = build(architecture, classes).eval()
+    calls: list[nn.Module] = []
+    kinds = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, TrainableClip)
+    hooks = [m.register_forward_hook(lambda m, *_: calls.append(m)) for m in net.modules() if isinstance(m, kinds)]
+    try:
+        net(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    weights = [tuned.weights(node) for node in tuned.nodes.values() if tuned.layer(node) is not None]
+    layers = [i for i, m in enumerate(calls) if isinstance(m, nn.Conv2d | nn.Linear)]
+    clips = [m for m in calls if isinstance(m, TrainableClip)]
+    if [calls[i].weight.shape for i in layers] != [w.shape for w, _ in weights] or len(clips) != len(tuned.theta):
+        raise SpecError(f"{architecture}: its layers are not those of the network. This is a fault: please report it.")
+    for i, (weight, bias) in zip(layers, weights, strict=True):
+        layer: Any = calls[i]
+        layer.weight.copy_(weight)
+        norm: Any = calls[i + 1] if i + 1 < len(calls) and isinstance(calls[i + 1], nn.BatchNorm2d) else None
+        offset = torch.zeros(len(weight)) if bias is None else bias
+        if norm is None:
+            layer.bias.copy_(offset)
+            continue
+        if layer.bias is not None:
+            layer.bias.zero_()
+        norm.reset_running_stats()
+        norm.weight.fill_((1 + norm.eps) ** 0.5)
+        norm.bias.copy_(offset)
+    for clip, theta in zip(clips, tuned.theta, strict=True):
+        clip.theta = nn.Parameter(theta.detach().clone())
+    return net.requires_grad_(False)
+
+
+def recipe_of(spec: TuningSpec, card: Card, tuning: Tuning, held_out: int) -> dict[str, Any]:
+    """Return what a fine-tuned network's card says of how it came about."""
+    return {
+        "architecture": card.recipe["architecture"],
+        "activation": "clip",
+        "weights": "float32",
+        "start_from": card.name,
+        "start": START,
+        "calibration_images": CALIBRATION_IMAGES,
+        "held_out": held_out,
+        **asdict(spec),
+        "best_update": tuning.best.update,
+        "note": f"Fine-tuned for T = {spec.T} steps; thresholds are one a channel. The state is the best on "
+        f"{len(tuning.held.images):,} of the images held out. The test images were looked at once, at the end.",
+    }

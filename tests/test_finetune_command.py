@@ -1,0 +1,144 @@
+"""`finetune` from end to end on small generated pictures: what it trains on, what it writes, that it goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from explorer.cli.main import main
+from explorer.engine import (
+    CalibrationSpec,
+    Percentile,
+    SimulationSpec,
+    TrainedClip,
+    calibrate,
+    convert,
+    simulate,
+    trace,
+)
+from explorer.engine.finetune.tunable import Tunable
+from explorer.zoo import architectures, cifar10
+from explorer.zoo.fitting import load_checkpoint
+from explorer.zoo.registry import load
+from explorer.zoo.training import data, tuned
+
+PLANTED = 251  # a colour that only the test images have
+
+
+def pictures(n, train):
+    rng = np.random.default_rng(train)
+    labels = np.arange(n) % 10
+    images = rng.integers(0, 250, (n, 32, 32, 3)).astype(np.uint8)
+    if not train:
+        images[:, 0] = PLANTED
+    return data.Images(torch.from_numpy(images), torch.from_numpy(labels), "noise", "CIFAR-10", cifar10.CLASSES)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Small pictures in place of CIFAR-10; what is read, and what is trained on, is written down in order."""
+    told = []
+
+    def read(root, train):
+        told.append("train" if train else "test")
+        return pictures(64 if train else 20, train)
+
+    take = tuned.Crops.take
+
+    def taken(self, index, turn):
+        assert not (self.data.images == PLANTED).any()
+        told.append("batch")
+        return take(self, index, turn)
+
+    monkeypatch.setattr(data, "read", read)
+    monkeypatch.setattr(tuned, "CALIBRATION_IMAGES", 16)
+    monkeypatch.setattr(tuned, "START", "opi")
+    monkeypatch.setattr(tuned.Crops, "take", taken)
+    return told
+
+
+def by_clips(network):
+    return convert(network, calibrate(network, torch.empty(0), CalibrationSpec(TrainedClip())))
+
+
+def run(tmp_path, *more):
+    out = tmp_path / "out" / "tuned.safetensors"
+    words = ["finetune", "--data", "x", "--out", str(out), "--runs", str(tmp_path / "runs"), "--steps", "2"]
+    return main([*words, "--batch", "16", "--held-out", "20", "--judged", "10", "--judge-every", "2", *more]), out
+
+
+def test_it_writes_a_checkpoint_that_loads_and_spikes_as_measured(reads, tmp_path, capsys):
+    code, out = run(tmp_path, "--epochs", "2")
+    assert code == 0
+    assert reads.index("test") > max(i for i, what in enumerate(reads) if what == "batch")
+    assert reads.count("test") == 1 and reads.count("batch") == 1 + 4
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert (
+        card["recipe"]["method"] == "dsr"
+        and card["recipe"]["T"] == 2
+        and card["recipe"]["start_from"] == "resnet20-relu"
+    )
+    net, read = load("tuned", out.parent)
+    images = pictures(20, False)
+    x = tuned.to_input(images.images, torch.device("cpu"))
+    network = trace(net, read.example())
+    assert network.clips_trained and all(len(site.caps) == site.channels or not site.caps for site in network.sites)
+    run_ = simulate(by_clips(network), x, SimulationSpec(2))
+    assert card["top1_after"] == {"2": float((run_.logits[-1].argmax(1) == images.labels).double().mean())}
+    assert set(run_.paths.values()) == {"constant", "integer"}
+    again = load_checkpoint("resnet20-clip", out)  # as an upload is read
+    assert torch.equal(again(x), net(x))
+    said = capsys.readouterr().out
+    assert "left about" in said and "test set: top-1 on 20 images" in said
+    assert "going on after update 4" not in said
+    assert run(tmp_path, "--epochs", "2", "--no-test")[0] == 0
+    assert "going on after update 4" in capsys.readouterr().out
+
+
+def test_the_weights_of_every_layer_come_through(tmp_path):
+    """One threshold a channel, shortcuts and batch norms included: the written network spikes as the trained one."""
+    net, card = load("resnet20-relu")
+    network = trace(net, card.example())
+    x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    snn = convert(network, calibrate(network, x, CalibrationSpec(Percentile(97.0, "channel"))))
+    tunable = Tunable(network, snn.neurons, 3, x).eval()
+    with torch.no_grad():
+        for p in tunable.parameters():
+            p.mul_(1 + 0.05 * torch.rand(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+        scores = tunable(x)
+    written = tuned.as_network(tunable, "resnet20-clip", 10, card.example())
+    again = trace(written, card.example())
+    theirs = simulate(
+        convert(again, calibrate(again, torch.empty(0), CalibrationSpec(TrainedClip()))), x, SimulationSpec(3)
+    )
+    assert float((scores - theirs.logits[-1]).abs().median()) < 0.05 * float(scores.std())
+    assert torch.equal(scores.argmax(1), theirs.logits[-1].argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--steps", "1"), "at least 2 time-steps"),
+        (("--lr", "0"), "rate: above 0"),
+        (("--held-out", "0"), "at least 1 image"),
+        (("--network", "nobody"), "nobody knows"),
+    ],
+)
+def test_wrong_options_are_told(reads, tmp_path, capsys, words, why):
+    code, _ = run(tmp_path, *words)
+    assert code == 2 and why in capsys.readouterr().err
+    assert "batch" not in reads
+
+
+def test_a_network_without_a_place_for_thresholds_is_refused(monkeypatch, reads, tmp_path, capsys):
+    from explorer.zoo import registry
+
+    net, card = load("resnet20-relu")
+    monkeypatch.setattr(registry, "load", lambda name: (net, replace(card, recipe={})))
+    code, _ = run(tmp_path)
+    assert code == 2 and "no architecture of ours" in capsys.readouterr().err
+    assert architectures.architectures()
