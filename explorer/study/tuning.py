@@ -168,7 +168,8 @@ def advance(id: str, seconds: float) -> list[Any]:
     Raises:
         ExplorerError: the loss is not finite any more.
     """
-    tuning, end, done = _found(id), time.monotonic() + seconds, []
+    tuning, end = _found(id), time.monotonic() + seconds
+    done: list[Any] = []
     while not tuning.done and (not done or time.monotonic() < end):
         done.append(tuning.step())
     return done
