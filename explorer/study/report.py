@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
-from explorer.engine.methods import names, parse
+from explorer.engine.methods import names
 from explorer.engine.neurons import INTEGRATE_AND_FIRE, LAWS
 from explorer.engine.theory import wilson
 from explorer.study import keys
@@ -186,6 +186,8 @@ def _conversion(s: Settings, kinds: set[str]) -> list[str]:
     scale = "" if s.scale == 1 or "scale" in kinds else f" Its thresholds were multiplied by {s.scale:g}."
     layers = f" Layers with settings of their own: {_sites(s)}." if s.sites else ""
     fitted = ", fitted anew for every T" if s.depends_on_T else ""
+    from explorer.engine.methods import parse
+
     method = parse(s.method)
     return [
         f"{told}the method “{names.title(s.method)}” ({method.citation}), as implemented by this explorer under the "
