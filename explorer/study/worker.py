@@ -24,7 +24,7 @@ from explorer.engine.errors import ExplorerError
 from explorer.study.executor import find, is_lost_device
 from explorer.study.memory import trim
 
-IDLE = 45.0  # seconds without a request after which memory is given back
+IDLE = 15.0  # seconds without a request after which memory is given back
 BADNESS = "500"  # of 1000: where memory runs out, the system ends this process and not the server
 AT_ONCE = 64  # pieces of work
 LOST_DEVICE = 77  # exit status
