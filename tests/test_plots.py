@@ -103,6 +103,7 @@ def every_figure():
         "energy": energy.energy_figure([1, 2], [0.1, 0.2], [0.5, 0.6], (0.4, 0.9)),
         "line": sweep.line_figure([0.0, 0.5], x, x, x, "v_init (share of θ)", theme.ACCURACY, 0.9),
         "words": sweep.bars_figure(["max", "clip"], x, x, x, "threshold rule", theme.ACCURACY),
+        "waterfall": sweep.waterfall_figure(["a", "b"], x[:2], "calibration", theme.ACCURACY),
         "methods": methods.methods_figure([line, line], 0.9, False),
         "latency": methods.methods_figure([line], None, True, labelled=False),
         "starts": methods.starts_figure(["a", "b"], x, x, x, 8),
@@ -111,12 +112,15 @@ def every_figure():
         "theory error": theory.error_figure(1.0, 8, 0.5),
         "theory square": theory.square_figure(x, 1.0, 8, 0.5),
         "density": theory.density_figure(x, 1.0),
+        "certain": theory.certain_figure(["a", "b"], {"never above θ": [0.5, 1.0], "never above 0": [0.0, 0.25]}),
+        "width": theory.width_figure(["a", "b"], [0.1, 2.0], [1.5, 30.0]),
     }
 
 
 FIGURES = {name: figure.checked() for name, figure in every_figure().items()}
 # Axes of words or of plain counts: what they count is their unit.
 UNITLESS = (
+    "calibration",
     "layer",
     "class",
     "channel",

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from explorer.engine import methods
+from explorer.engine.methods import names
 from explorer.plots import paper
 from explorer.study import report, statistics, sweep
 from explorer.study.results import Result
@@ -211,6 +213,7 @@ def test_p_values_are_adjusted_for_their_number():
 SHAPES = {
     "line": (Axis("v_init", (0.0, 0.25, 0.5)),),
     "bars": (Axis("rule", ("max", "percentile")),),
+    "waterfall": (Axis("part", ("opi", "fit_threshold", "fit_shift")),),
     "change": (Axis("layer", (AS_IT_IS, "act1", "act2")),),
     "heat": (Axis("v_init", (0.0, 0.5)), Axis("scale", (0.8, 1.0, 1.2))),
     "curves": (Axis("start", ("zero", "half")), Axis("T", tuple(range(1, 9)))),
@@ -232,7 +235,7 @@ def shown(shape, images=200):
 def test_every_grid_has_its_figure_on_screen_and_in_print(shape):
     now, swept, readings = shown(shape)
     assert grid.shape_of(swept) == shape
-    drawn = grid.figure_of(swept, readings)
+    drawn = grid.figure_of(swept, readings).checked()
     assert drawn.layout.xaxis.title.text and drawn.layout.yaxis.title.text
     for width in paper.WIDTHS.values():
         svg = files.figure(now, "svg", width, 8).decode()
@@ -293,3 +296,28 @@ def test_a_script_makes_a_grid_again(tmp_path):
     assert done.returncode == 0, done.stderr
     for printed, line in zip(done.stdout.splitlines(), lines, strict=True):
         assert f"top-1 {line.result.top1[-1]:.6f} on 16 images, T = 3" in printed and repr(line.name)[1:-1] in printed
+
+
+def test_the_parts_of_a_calibration_are_added_one_by_one():
+    plain = sweep.preset("parts", Settings(method="cos"), ["a"])
+    assert plain.base.method == "calibrate", "another method is none of its parts"
+    texts = [cell.runs[0].method for cell in plain.cells()]
+    assert texts[-1] == "calibrate" and "law" not in plain.axes[0].values
+    for earlier, later, part in zip(texts, texts[1:], plain.axes[0].values[1:]):
+        off = {name for name, value in names.split(earlier)[1].items() if value in ("false", "0")}
+        still = {name for name, value in names.split(later)[1].items() if value in ("false", "0")}
+        assert off - still == {part}
+    signed = sweep.preset("parts", Settings(method="calibrate-signed"), ["a"])
+    first = methods.parse(signed.cells()[0].runs[0].method)
+    assert first.spiking_law == "integrate_and_fire" and not any(
+        getattr(first, part) for part in sweep.PARTS if part.startswith("fit")
+    )
+    assert methods.parse(signed.cells()[-1].runs[0].method) == methods.parse("calibrate-signed")
+    assert "fit_steps" not in signed.axes[0].values, "the signed calibration has no such part"
+
+
+def test_starts_under_calibration_are_fitted_for_each_start_and_T():
+    shown = sweep.preset("calibrated", Settings(T=8), ["a"])
+    runs = shown.runs()
+    assert len(runs) == 20 and {run.T for run in runs} == {4, 8, 16, 32}
+    assert {methods.parse(run.method).v_init for run in runs} == {"0", "0.25", "own", "0.75", "1"}

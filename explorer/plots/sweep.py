@@ -34,6 +34,28 @@ def line_figure(
     return figure
 
 
+def waterfall_figure(labels: Sequence[str], mean: np.ndarray, title: str, unit: str) -> Figure:
+    """Draw what each part adds to a share (0..1): the first from zero, the others from where the one before ended."""
+    figure = theme.new_figure(150 + 30 * len(labels), unit, title)
+    before = np.concatenate([[0.0], mean[:-1]])
+    step = 100 * (mean - before)
+    figure.add_bar(
+        y=list(labels),
+        x=step,
+        base=(100 * before).tolist(),
+        orientation="h",
+        name="change",
+        marker={"color": [theme.YOURS.colour, *(theme.GAIN if change >= 0 else theme.LOSS for change in step[1:])]},
+        text=[f"{100 * mean[0]:.1f} %", *(f"{change:+.1f}".replace("-", "−") for change in step[1:])],
+        textposition="outside",
+        cliponaxis=False,
+        customdata=100 * mean,
+        hovertemplate="%{y}: to %{customdata:.2f} %<extra></extra>",
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, type="category")
+    return figure
+
+
 def bars_figure(
     labels: Sequence[str], mean: np.ndarray, low: np.ndarray, high: np.ndarray, title: str, unit: str
 ) -> Figure:

@@ -149,7 +149,7 @@ def density_figure(x: np.ndarray, theta: float) -> Figure:
 
 def certain_figure(names: Sequence[str], shares: Mapping[str, Sequence[float]]) -> Figure:
     """Draw, per site, the shares of neurons (0 to 1) about which the bounds say something."""
-    figure = theme.new_figure(340, "site", "share of neurons (%)")
+    figure = theme.new_figure(340, "layer", "share of neurons (%)")
     for (label, values), style in zip(shares.items(), theme.SERIES, strict=False):
         figure.add_scatter(
             x=list(names),
@@ -166,7 +166,7 @@ def certain_figure(names: Sequence[str], shares: Mapping[str, Sequence[float]]) 
 
 def width_figure(names: Sequence[str], width: Sequence[float], looseness: Sequence[float]) -> Figure:
     """Draw, per site, the bounds' mean width in thetas and how many times wider they are than what was sampled."""
-    figure = theme.new_figure(340, "site", "width (θ), and times the sampled width")
+    figure = theme.new_figure(340, "layer", "width (θ), and times the sampled width")
     for label, values, style in (("width / θ", width, theme.YOURS), ("width / sampled width", looseness, theme.ZERO)):
         figure.add_scatter(
             x=list(names),

@@ -24,6 +24,8 @@ ABLATIONS = {
     "scale": "One layer's threshold",
     "potential": "One layer's potential",
     "ensemble": "Random starts as an ensemble",
+    "parts": "Parts of the calibration",
+    "calibrated": "v_init under calibration",
     "own": "Own grid",
 }
 VARIED = {

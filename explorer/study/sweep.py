@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from explorer.engine.errors import ExplorerError
-from explorer.engine.methods.names import NAMES, with_field
+from explorer.engine.methods.names import CALIBRATIONS, NAMES, split, with_field
 from explorer.limits import limits
 from explorer.study.results import Result, alike
 from explorer.study.settings import RULES, Settings, with_start
@@ -52,6 +52,17 @@ class Kind:
         return self.high > self.low
 
 
+PARTS = {
+    "opi": "half-threshold starts",
+    "law": "spikes may be taken back",
+    "fit_threshold": "thresholds",
+    "fit_shift": "a shift per channel",
+    "fit_even": "even steps",
+    "fit_steps": "each step's shift",
+    "fit_amplitude": "worth of a spike",
+}  # of a calibration, in the order in which they are added; a method's field each
+CALIBRATED_STARTS, CALIBRATED_STEPS = (0.0, 0.25, 0.5, 0.75, 1.0), (4, 8, 16, 32)
+
 KINDS = {
     "v_init": Kind("v_init (share of θ)", -1.0, 2.0),
     "scale": Kind("threshold scale (factor)", 0.05, 4.0),
@@ -61,8 +72,9 @@ KINDS = {
     "rule": Kind("threshold rule", words=tuple(RULES)),
     "start": Kind("initial potential", words=tuple(STARTS)),
     "layer": Kind("layer changed"),
+    "part": Kind("calibration, parts added one by one", words=tuple(PARTS)),
 }
-ORDER = ("method", "rule", "p", "scale", "start", "v_init", "layer", "T")  # in which axes act on the settings
+ORDER = ("method", "part", "rule", "p", "scale", "start", "v_init", "layer", "T")  # in which axes act on the settings
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,8 @@ class Axis:
             return START_WORDS[str(value)]
         if self.kind == "method":
             return NAMES[str(value)].title
+        if self.kind == "part":
+            return PARTS[str(value)] if value == "opi" else f"+ {PARTS[str(value)]}"
         if self.kind == "rule":
             return RULES[str(value)]
         return value if isinstance(value, str) else f"{value:g}"
@@ -139,12 +153,14 @@ class Sweep:
     def _apply(self, settings: Settings, kind: str, value: Value) -> Settings:
         match kind, value:
             case "v_init", float() | int():
-                constant = settings.start == "constant"
+                constant = settings.start == "constant" or bool(settings.method)
                 return with_start(settings, float(value)) if constant else replace(settings, v_init=float(value))
             case "scale", float() | int():
                 return replace(settings, scale=float(value))
             case "method", str():
                 return replace(settings, method=value)
+            case "part", str():
+                return replace(settings, method=_with_parts(calibration_of(settings), value))
             case "p", float() | int() if settings.method:
                 return replace(settings, method=with_field(settings.method, "threshold", f"percentile:{value:g}"))
             case "rule", str() if settings.method:
@@ -164,6 +180,30 @@ class Sweep:
                     return settings.with_site(value, amount * (scale or settings.scale), v_init)
                 return settings.with_site(value, scale, amount)
         return settings
+
+
+def calibration_of(settings: Settings) -> str:
+    """Return the calibration in force, in a line; the one for plain spikes where another method is."""
+    return settings.method if split(settings.method)[0] in CALIBRATIONS else "calibrate"
+
+
+def _parts_of(method: str) -> tuple[str, ...]:
+    """Return the parts that a calibration has, in the order in which they are added."""
+    key, fields = split(method)
+    signed = key == "calibrate-signed"
+    steps = fields.get("fit_steps", "0" if signed else "2") != "0"
+    absent = {name for name in PARTS if fields.get(name) == "false"}
+    absent |= (set() if signed else {"law"}) | (set() if steps else {"fit_steps"})
+    return tuple(name for name in PARTS if name not in absent)
+
+
+def _with_parts(method: str, last: str) -> str:
+    """Return a calibration with its parts up to one of them, without the later ones."""
+    parts = _parts_of(method)
+    for name in parts[parts.index(last) + 1 :]:
+        value = {"law": "integrate_and_fire", "fit_steps": "0"}.get(name, "false")
+        method = with_field(method, name, value)
+    return method
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,7 +337,13 @@ def seeds(text: str) -> tuple[int, ...]:
 
 
 def preset(kind: str, base: Settings, layers: Sequence[str]) -> Sweep | None:
-    """Return a ready grid around these settings: 'v_init', 'start', 'percentile', 'scale' or 'potential'."""
+    """Return a ready grid around these settings, by its name in `scene.ABLATIONS`; None where there is no such grid."""
+    calibration = calibration_of(base)
+    if kind == "parts":
+        return Sweep(replace(base, method=calibration), (Axis("part", _parts_of(calibration)),), base.images)
+    if kind == "calibrated":
+        few = Axis("T", tuple(T for T in CALIBRATED_STEPS if limits().steps >= T))
+        return Sweep(replace(base, method=calibration), (Axis("v_init", CALIBRATED_STARTS), few), base.images)
     steps = Axis("T", tuple(range(1, base.T + 1)))
     layer = Axis("layer", (AS_IT_IS, *layers))
     axes: dict[str, tuple[Axis, ...]] = {

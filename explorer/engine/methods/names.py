@@ -39,6 +39,9 @@ NAMES: Mapping[str, Name] = {
 }
 
 
+CALIBRATIONS = ("calibrate", "calibrate-signed")
+
+
 def split(text: str) -> tuple[str, dict[str, str]]:
     """Return a method's key and its fields as written; what is no `field=value` is left out."""
     key, _, rest = text.strip().partition(":")

@@ -180,13 +180,13 @@ def unit_of(readings: Sequence[Reading | None]) -> str:
 
 
 def shape_of(grid: Sweep) -> str:
-    """Return how a grid is drawn: 'heat', 'curves', 'change', 'line' or 'bars'."""
+    """Return how a grid is drawn: 'heat', 'curves', 'change', 'line', 'waterfall' or 'bars'."""
     kinds = [axis.kind for axis in grid.axes]
     if len(kinds) == 2:
         whole = kinds[1] == "T" and grid.axes[1].values == tuple(range(1, len(grid.axes[1].values) + 1))
         return "curves" if whole and kinds[0] in ("start", "rule") else "heat"
-    if kinds[0] == "layer":
-        return "change"
+    if kinds[0] in ("layer", "part"):
+        return {"layer": "change", "part": "waterfall"}[kinds[0]]
     return "line" if sweep.KINDS[kinds[0]].is_number else "bars"
 
 
@@ -204,6 +204,8 @@ def figure_of(grid: Sweep, readings: Sequence[Reading | None]) -> Figure:
             words = [axis.label(value) for value in axis.values]
             return accuracy.bars_figure(words[1:], change[1:] - change[0], change_unit(grid))
     labels, mean, low, high = spread(grid, readings)
+    if shape_of(grid) == "waterfall":
+        return drawn.waterfall_figure([axis.label(x) for x in labels], mean, axis.title, unit)
     if shape_of(grid) == "line":
         ann = next((r.ann for r in readings if r is not None and r.labelled), None)
         return drawn.line_figure([float(x) for x in labels], mean, low, high, axis.title, unit, ann)
