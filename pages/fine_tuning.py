@@ -13,7 +13,7 @@ from explorer.ui import cache, dialogs, frame, state
 from explorer.ui.components import chart
 from explorer.ui.session import OWN_NETWORKS, TUNED
 
-METHODS = {"dsr": "All layers at once (DSR)", "tandem": "Layer after layer (tandem)"}
+METHODS = {"dsr": "All layers (DSR)", "tandem": "Layer by layer"}
 ABOUT = {
     "dsr": "Spikes forward; backward through the mean over time, as through a clip, so that gradients cost one pass of "
     "the ANN's size whatever T is (Meng et al. 2022). Weights and thresholds of all layers are trained.",
@@ -159,7 +159,12 @@ def draw_job(job) -> None:
         help=f"After update {at}; on {o.held} held-back images, 95 % interval {100 * low:.1f} to {100 * high:.1f} %. "
         "The best of several looks flatters: judge by the evaluation images once it is kept.",
     )
-    columns[2].metric("ANN on the same images", f"{100 * o.ann:.1f} %")
+    columns[2].metric(
+        "ANN on the same images",
+        f"{100 * o.ann:.1f} %",
+        help="Calibration images are often among those that the ANN was trained on, and then it knows them: all "
+        "numbers here are higher than on new images. Compare them with one another; judge by the evaluation images.",
+    )
     columns[3].metric("Layers that spike", f"{job.progress[-1].spiking if job.progress else '-'} of {len(o.sites)}")
     if job.status == "done" and at == 0:
         st.warning(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from explorer.engine.errors import Cancelled, DataError, SpecError
-from explorer.engine.finetune.tuning import Judged, Progress
+from explorer.engine.finetune.progress import Judged, Progress
 from explorer.study import library, tuning, uploads, workshop
 from explorer.study.tuning import Augmented, Opened, Wanted
 from explorer.study.workshop import KEEP, SILENCE, Job, Workshop
@@ -150,6 +152,14 @@ def test_the_real_one_tunes_and_writes_a_file_that_uploads_again(monkeypatch):
     assert torch.equal(open_state(made.content, made.name).tensors["act1.theta"], best.theta[0].detach())
     tuning.drop("x")
     assert "x" not in tuning._open
+    with pytest.raises(SpecError, match="gone with the process"):
+        tuning.advance("x", 0.0)
+
+
+def test_what_the_server_hears_of_a_fine_tuning_needs_no_torch():
+    names = "explorer.study.workshop, explorer.engine.finetune.progress"
+    code = f"import sys, {names}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_pictures_that_are_judged_are_never_trained_on():

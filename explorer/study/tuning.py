@@ -16,6 +16,7 @@ from explorer.study import keys, library
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from explorer.engine.finetune.progress import Progress
     from explorer.engine.finetune.tuning import Tuning
 
 HELD_BACK = 0.25
@@ -162,14 +163,14 @@ def _found(id: str) -> Tuning:
     return _open[id]
 
 
-def advance(id: str, seconds: float) -> list[Any]:
-    """Do updates for about so long, at least one, and return the progress after each (`engine.finetune.Progress`).
+def advance(id: str, seconds: float) -> list[Progress]:
+    """Do updates for about so long, at least one, and return the progress after each.
 
     Raises:
-        ExplorerError: the loss is not finite any more.
+        ExplorerError: the loss is not finite any more, or the training is not here (any more).
     """
     tuning, end = _found(id), time.monotonic() + seconds
-    done: list[Any] = []
+    done: list[Progress] = []
     while not tuning.done and (not done or time.monotonic() < end):
         done.append(tuning.step())
     return done

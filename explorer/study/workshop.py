@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from explorer.engine.errors import Cancelled, ExplorerError
+from explorer.engine.finetune.progress import Judged, Progress
 from explorer.study.tuning import Made, Opened, Wanted
 
 SLICE = 0.4  # seconds of training at a time
@@ -30,7 +31,7 @@ class Trainer(Protocol):
     def begin(self, id: str, wanted: Wanted, stop: Any = None, on_progress: Any = None) -> Opened:
         """Open a fine-tuning."""
 
-    def advance(self, id: str, seconds: float) -> list[Any]:
+    def advance(self, id: str, seconds: float) -> list[Progress]:
         """Do a slice of it."""
 
     def finish(self, id: str, wanted: Wanted) -> Made:
@@ -52,7 +53,7 @@ class Job:
     status: Status = "waiting"
     opened: Opened | None = None
     layers: tuple[int, int] = (0, 0)
-    progress: list[Any] = field(default_factory=list)
+    progress: list[Progress] = field(default_factory=list)
     seconds: float = 0.0
     error: str = ""
     heard: float = field(default_factory=time.monotonic)
@@ -73,7 +74,7 @@ class Job:
         return self.seconds / self.update * (self.wanted.updates - self.update) if self.update else None
 
     @property
-    def looks(self) -> list[Any]:
+    def looks(self) -> list[Judged]:
         """The looks at the held-back images, after the start's."""
         return [each.judged for each in self.progress if each.judged is not None]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
+from explorer.engine.finetune.progress import Progress
 from explorer.plots.membrane import DrawnMembrane
 from explorer.study import process, uploads
 from explorer.study.executor import Executor, Inline
@@ -105,7 +106,7 @@ class RemoteTrainer:
         tells = {"on_progress": on_progress} if on_progress else {}
         return executor().call("explorer.study.tuning:begin", id, wanted, asks=asks, tells=tells)
 
-    def advance(self, id: str, seconds: float) -> list[Any]:
+    def advance(self, id: str, seconds: float) -> list[Progress]:
         """Do a slice of it."""
         return executor().call("explorer.study.tuning:advance", id, seconds)
 

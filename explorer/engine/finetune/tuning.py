@@ -18,6 +18,7 @@ from torch import Tensor
 
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import Cancelled, DataError, SpecError
+from explorer.engine.finetune.progress import Judged, Progress
 from explorer.engine.finetune.tunable import Tunable
 from explorer.engine.graph import Network
 from explorer.engine.specs import check_steps
@@ -93,30 +94,6 @@ class TuningSpec:
 def _require(ok: bool, message: str) -> None:
     if not ok:
         raise SpecError(message)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A look at the held-back images after so many updates.
-
-    loss: as in training, with the sites that spike so far; accuracy: share 0..1 right with all sites spiking.
-    """
-
-    update: int
-    loss: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a fine-tuning stands after an update. theta: mean threshold by site; judged: a look, if one was due."""
-
-    update: int
-    updates: int
-    loss: float
-    spiking: int
-    theta: dict[str, float]
-    judged: Judged | None
 
 
 class Tuning:
