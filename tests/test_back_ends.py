@@ -293,7 +293,7 @@ def test_spread_amplitudes_take_the_float_path_and_say_so(network):
     assert "float" in run(spread, back_end("cpu")).paths[network.sites[-1].name]
 
 
-def test_memory_running_out_halves_the_chunk(monkeypatch):
+def test_memory_running_out_halves_the_chunk():
     torch.manual_seed(1)
     traced = trace(Residual().eval(), IMAGES[:1])
     snn, sizes = spiking(traced), []
@@ -308,12 +308,11 @@ def test_memory_running_out_halves_the_chunk(monkeypatch):
                 raise (torch.OutOfMemoryError if len(sizes) % 2 else MemoryError)("full")
             return super().simulation()
 
-    monkeypatch.setattr("explorer.engine.simulation.simulate.Walk", Tight)
-    parts = list(_chunks(snn, images, SimulationSpec(T=3, chunk=5), back_end("cpu"), None, None))
+    parts = list(_chunks(snn, images, SimulationSpec(T=3, chunk=5), back_end("cpu"), None, None, Tight))
     assert sizes == [5, 2, 2, 1] and sum(part.images for part in parts) == 5
     Tight.most = 0
     with pytest.raises(SpecError, match="Not even one image fits"):
-        list(_chunks(snn, images, SimulationSpec(T=3), back_end("cpu"), None, None))
+        list(_chunks(snn, images, SimulationSpec(T=3), back_end("cpu"), None, None, Tight))
 
 
 def test_packed_bits_come_back():

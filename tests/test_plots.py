@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from explorer.engine.theory import staircase_counts
-from explorer.plots import accuracy, energy, membrane, methods, rates, sweep, theme, theory
+from explorer.plots import accuracy, energy, membrane, methods, rates, sweep, theme, theory, tuning
 from explorer.plots.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,6 +112,9 @@ def every_figure():
         "theory error": theory.error_figure(1.0, 8, 0.5),
         "theory square": theory.square_figure(x, 1.0, 8, 0.5),
         "density": theory.density_figure(x, 1.0),
+        "loss": tuning.loss_figure([2.0, 1.0], [(0, 2.0), (2, 1.0)], 2),
+        "tuned": tuning.accuracy_figure([(0, 0.5), (2, 0.6)], (x[:2], x[:2]), 0.9, 2, True),
+        "thresholds moved": tuning.threshold_figure({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 1.9}),
         "certain": theory.certain_figure(["a", "b"], {"never above θ": [0.5, 1.0], "never above 0": [0.0, 0.25]}),
         "width": theory.width_figure(["a", "b"], [0.1, 2.0], [1.5, 30.0]),
     }
@@ -139,7 +142,7 @@ PLOTTED = {file.stem for file in (ROOT / "explorer" / "plots").glob("*.py")} - {
 def test_every_figure_of_the_package_is_among_them():
     from inspect import getmembers, isfunction
 
-    modules = [accuracy, membrane, methods, rates, energy, sweep, theory]
+    modules = [accuracy, membrane, methods, rates, energy, sweep, theory, tuning]
     assert {module.__name__.rpartition(".")[2] for module in modules} == PLOTTED
     made = {name for m in modules for name, _ in getmembers(m, isfunction) if name.endswith("_figure")}
     source = "".join(line for line in inspect.getsource(every_figure))

@@ -9,12 +9,12 @@ import numpy as np
 from explorer.plots import rates, theme
 from explorer.plots.figure import Figure
 
-UPDATES = "updates"
+UPDATES = "update (batches of training images)"
 
 
 def loss_figure(losses: Sequence[float], looks: Sequence[tuple[int, float]], updates: int) -> Figure:
     """Draw the loss of each batch, and on the held-back images at every look (update, loss), the start's included."""
-    figure = theme.new_figure(300, UPDATES, "loss")
+    figure = theme.new_figure(300, UPDATES, "loss (nats)")
     figure.add_scatter(
         x=np.arange(1, len(losses) + 1, dtype=np.int32),
         y=np.asarray(losses, np.float32),
