@@ -166,7 +166,9 @@ class Currents:
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
         if self._kept is not None:
-            yield from self._kept
+            for part in self._kept:
+                self.probe.go_on()
+                yield part
             return
         kept = []
         for chunk in self.probe.chunks(self.T):

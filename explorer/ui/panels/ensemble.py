@@ -36,7 +36,7 @@ def draw(settings: Settings) -> None:
         "Two starts disagree (%)": [f"{100 * random.disagreement:.1f}", "", ""],
     }
     st.dataframe(rows, hide_index=True)
-    drawn = "uniform in [0, 1)" if settings.start == "constant" else "as set"
+    drawn = "as set" if settings.random else "uniform in [0, 1)"
     st.caption(
         f"The first {random.images} images at T = {settings.T}, starts {drawn}, seeds 0 to {random.members - 1}. "
         "Together: the mean of the runs' probabilities (softmax of the scores). Calibration error: how far confidence "
