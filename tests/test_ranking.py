@@ -81,10 +81,10 @@ def test_runs_are_each_asked_for_once_and_what_is_cheap_first():
     assert listed[0].settings.scale == 0.9 and listed[1].settings.scale == 1.0
     once, by_T, long = ranking.stages(listed, steps)
     assert all(not run.depends_on_T and run.T == 8 for run in once) and Settings().images != 32 == once[0].images
-    per_T = {key for key, named in NAMES.items() if not named.anytime} - set(ranking.LONG)
+    per_T = {key for key, named in NAMES.items() if not named.anytime and not named.long}
     assert {run.method for run in by_T} == per_T > {"optimal-shift", "radix"}
     assert [run.T for run in by_T] == sorted(run.T for run in by_T) and len(by_T) == len(per_T) * len(steps)
-    assert {run.method for run in long} == set(ranking.LONG) <= set(NAMES)
+    assert {run.method for run in long} == {key for key, named in NAMES.items() if named.long}
     assert len({*once, *by_T, *long}) == len(once) + len(by_T) + len(long)
     assert not any(entry.yours for entry in ranking.entries(Settings(T=8, method="cos"), 32))
 

@@ -17,7 +17,6 @@ from explorer.study.results import Result
 from explorer.study.settings import Settings
 from explorer.study.statistics import Comparison, adjusted, compare, mcnemar
 
-LONG = ("rmp", "light-calibration", "local-balancing", "ftbc", "calibrate", "calibrate-signed")  # to fit
 SIGNIFICANT = 0.05
 STARTS = ("0", "own", "0.5")
 
@@ -41,7 +40,8 @@ class Entry:
     @property
     def is_long(self) -> bool:
         """Whether it takes long until it runs."""
-        return split(self.method)[0] in LONG
+        key = split(self.method)[0]
+        return key in NAMES and NAMES[key].long
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,34 +8,38 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Name:
-    """A method's title. own_start: v(0) / theta if not chosen. anytime: its conversion is the same for every T."""
+    """A method's title. own_start: v(0) / theta if not chosen. anytime: its conversion is the same for every T.
+
+    long: fitting it takes long, many seconds for a ResNet-20.
+    """
 
     title: str
     own_start: str = "0.5"
     anytime: bool = False
+    long: bool = False
 
 
 NAMES: Mapping[str, Name] = {
     "max-norm": Name("Data-based norm, maximum", "0", anytime=True),
     "percentile-norm": Name("Data-based norm, percentile", "0", anytime=True),
-    "rmp": Name("Residual membrane potential", "0", anytime=True),
+    "rmp": Name("Residual membrane potential", "0", anytime=True, long=True),
     "optimal-shift": Name("Optimal shift", "0"),
     "scaled": Name("Scaled thresholds", "0"),
     "opi": Name("Optimised potential initialisation", anytime=True),
     "qcfs": Name("Quantisation clip-floor-shift", anytime=True),
-    "light-calibration": Name("Light calibration", "0"),
+    "light-calibration": Name("Light calibration", "0", long=True),
     "srp": Name("Residual potential, two stages", anytime=True),
     "cos": Name("Calibrating offset spikes", anytime=True),
     "signed": Name("Signed spikes with memory", "0", anytime=True),
     "burst": Name("Burst spikes", "0", anytime=True),
-    "local-balancing": Name("Local threshold balancing", anytime=True),
-    "ftbc": Name("Forward temporal bias correction"),
+    "local-balancing": Name("Local threshold balancing", anytime=True, long=True),
+    "ftbc": Name("Forward temporal bias correction", long=True),
     "first-spike": Name("Time to first spike"),
     "radix": Name("Radix coding"),
     "parallel": Name("Parallel conversion"),
     "differential": Name("Differential coding, several thresholds", "0"),
-    "calibrate": Name("Calibrated for T"),
-    "calibrate-signed": Name("Calibrated for T, signed spikes"),
+    "calibrate": Name("Calibrated for T", long=True),
+    "calibrate-signed": Name("Calibrated for T, signed spikes", long=True),
 }
 
 
