@@ -318,6 +318,8 @@ def test_typing_another_channel_looks_into_it(address, page):
 def test_cells_of_the_layer_table_are_edited_by_typing(address, page):
     help.open_page(page, address + "/" + SMALL)
     help.until_done(page)
+    last = page.get_by_text("Rates: 16 images; errors: 16 images").first  # stands under the table when it is final
+    last.wait_for(timeout=help.WAIT)
     table = page.locator("[data-testid=stDataFrame]").first
     table.scroll_into_view_if_needed()
     page.wait_for_timeout(500)  # the page may still shift when its last result arrives
@@ -334,6 +336,8 @@ def test_cells_of_the_layer_table_are_edited_by_typing(address, page):
         page.keyboard.press("Enter")
         page.get_by_text(changed).first.wait_for(timeout=help.WAIT)
         help.until_done(page)
+        last.wait_for(timeout=help.WAIT)
+        page.wait_for_timeout(500)
     assert canvas.evaluate("node => node.isConnected")  # not mounted anew: place and focus are kept
     page.get_by_role("button", name="Reset layers").click()
     page.get_by_text("2 layers changed").first.wait_for(state="detached", timeout=help.WAIT)
