@@ -87,9 +87,9 @@ class Visitor:
                 case "auto_rerun":
                     self._rerun_every(message.auto_rerun.interval, message.auto_rerun.fragment_id)
                 case "stop_auto_rerun":
-                    task = self.reruns.pop(message.stop_auto_rerun.fragment_id, None)
-                    if task is not None:
-                        task.cancel()
+                    for fragment in message.stop_auto_rerun.fragment_ids:
+                        if fragment in self.reruns:
+                            self.reruns.pop(fragment).cancel()
 
     def _element(self, element) -> None:
         kind = element.WhichOneof("type")

@@ -56,31 +56,32 @@ PAGES = {
 }
 
 journal.begin(cache.runner().load, cache.executor().memory_mib)
-frame.require_place()
-state.begin()
-dialogs.settle()
-dialogs.fetch()
-warm.begin(state.current())
-pages = {
-    name: st.Page(
-        ROOT / "pages" / f"{name}.py",
-        title=title,
-        icon=icon,
-        help=help,
-        default=name == "explorer",
-        url_path=None if name == "explorer" else name,
-    )
-    for name, (title, icon, help) in PAGES.items()
-    if (ROOT / "pages" / f"{name}.py").exists()
-}
-PAGES_ENTRY.put(pages)
-page = st.navigation(list(pages.values()))
-name = next(name for name, one in pages.items() if one.url_path == page.url_path)
-frame.top(page.title)
-state.remember()
-with st.sidebar:
-    sidebar.draw(name)
-dialogs.draw()
-page.run()
-with st.sidebar:
-    address(page.title)
+with frame.drawing():
+    frame.require_place()
+    state.begin()
+    dialogs.settle()
+    dialogs.fetch()
+    warm.begin(state.current())
+    pages = {
+        name: st.Page(
+            ROOT / "pages" / f"{name}.py",
+            title=title,
+            icon=icon,
+            help=help,
+            default=name == "explorer",
+            url_path=None if name == "explorer" else name,
+        )
+        for name, (title, icon, help) in PAGES.items()
+        if (ROOT / "pages" / f"{name}.py").exists()
+    }
+    PAGES_ENTRY.put(pages)
+    page = st.navigation(list(pages.values()))
+    name = next(name for name, one in pages.items() if one.url_path == page.url_path)
+    frame.top(page.title)
+    state.remember()
+    with st.sidebar:
+        sidebar.draw(name)
+    dialogs.draw()
+    page.run()
+    with st.sidebar:
+        address(page.title)

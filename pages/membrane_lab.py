@@ -41,7 +41,7 @@ def images(view):
 def missed(view):
     """Return the images, from the chosen one on, that the SNN misses, and say how many were looked at."""
     job = cache.runner().want(frame.owner(), [replace(view.settings.of_run(), images=LOOKED_THROUGH)])[0]
-    cache.runner().wait([job], 4.0)
+    cache.wait([job], 4.0)
     known = job.result
     what = "are wrong" if known.labelled else "are answered otherwise than by the ANN"
     row = st.container(horizontal=True, vertical_alignment="center")

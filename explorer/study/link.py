@@ -11,6 +11,7 @@ import json
 import threading
 import zlib
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from explorer.limits import NAMED
@@ -42,6 +43,7 @@ class LinkError(ValueError):
     """The link cannot be read; the message is for the visitor."""
 
 
+@lru_cache(1024)
 def encode(scene: Scene) -> str:
     """Return the value of the query parameter for a scene; only what differs from the defaults is written.
 

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -150,6 +150,8 @@ class Runner:
         self._heard: dict[str, float] = {}
         self._used: dict[str, float] = {}  # machine time of each visitor, in seconds
         self._main: dict[str, Run] = {}  # the run each visitor listed first
+        self._of: dict[str, dict[Run, int]] = {}  # the runs each visitor has a place for, in his order; images
+        self._asked: dict[str, tuple[list[Settings], bool, list[Job]]] = {}  # what each asked for last, and got
         self._news = threading.Condition()
         self._places = threading.BoundedSemaphore(ASIDE)
         self._aside = 0
@@ -183,15 +185,19 @@ class Runner:
         """
         with self._news:
             self._note(owner)
-            before = {key for key, run in self._runs.items() if owner in run.wanted}
+            again = self._asked.get(owner)
+            if again is not None and again[:2] == (settings, errors) and self._stands(owner, again[2]):
+                return list(again[2])  # a page asks several times while it is drawn
+            self._catch_up(owner)
+            before = self._of.get(owner, {})
             jobs = [self._job(one, before) for one in settings]
-            wanted = self._admitted(jobs)
-            for run in self._runs.values():
+            wanted = self._of[owner] = self._admitted(jobs)
+            for run in before:
                 run.errors.discard(owner)
-                if run in wanted:  # never taken out for a moment: the run at work would stop
-                    run.wanted[owner] = wanted[run]
-                else:
+                if run not in wanted:
                     run.wanted.pop(owner, None)
+            for run, images in wanted.items():  # never taken out for a moment: the run at work would stop
+                run.wanted[owner] = images
             self._main.pop(owner, None)
             for job in jobs[:1]:
                 self._main[owner] = job.run
@@ -199,10 +205,21 @@ class Runner:
                 if errors:
                     job.run.errors.add(owner)
             self._make_room()
-            if jobs and not self._closing and (self._thread is None or not self._thread.is_alive()):
-                self._start()
+            self._asked[owner] = (list(settings), errors, jobs)
+            if jobs:
+                self._ensure_worker()
             self._news.notify_all()
             return jobs
+
+    def _stands(self, owner: str, jobs: list[Job]) -> bool:
+        """Whether all of these runs have their place still, and somebody works on them."""
+        if jobs:
+            self._ensure_worker()
+        return all(owner in job.run.wanted for job in jobs)
+
+    def _ensure_worker(self) -> None:
+        if not self._closing and (self._thread is None or not self._thread.is_alive()):
+            self._start()
 
     def _admitted(self, jobs: list[Job]) -> dict[Run, int]:
         """Return how many images of which runs a visitor gets a place in the queue for."""
@@ -235,23 +252,26 @@ class Runner:
                 return
             size -= self._runs.pop(key).result.right.nbytes
 
-    def _job(self, settings: Settings, before: set[Settings]) -> Job:
+    def _job(self, settings: Settings, before: Container[Run]) -> Job:
         key = run_key(settings)
         run = self._runs.get(key)
-        if run is None or (run.error is not None and key not in before and not run.wanted):
+        if run is None or (run.error is not None and run not in before and not run.wanted):
             run = self._runs[key] = Run(key)
         self._runs.move_to_end(key)
         return Job(run, settings.images)
 
     def _note(self, owner: str) -> None:
-        """Note that a visitor is there; forget those who are not. Who waited for nothing has saved no machine time."""
+        """Note that a visitor is there; forget those who are not."""
         now = self._heard[owner] = time.monotonic()
         for other in [other for other, when in self._heard.items() if now - when > SILENCE]:
-            for kept in (self._heard, self._used, self._main):
-                kept.pop(other, None)
-            for run in self._runs.values():
+            for run in self._of.get(other, ()):
                 run.wanted.pop(other, None)
                 run.errors.discard(other)
+            for kept in (self._heard, self._used, self._main, self._of, self._asked):
+                kept.pop(other, None)
+
+    def _catch_up(self, owner: str) -> None:
+        """Have a visitor who waited for nothing begin where the others are: he has saved no machine time."""
         waiting = self._waiting()
         if owner not in waiting:
             least = min((self._used[other] for other in waiting), default=0.0)
@@ -259,12 +279,8 @@ class Runner:
 
     def _waiting(self) -> dict[str, list[Run]]:
         """Return the runs that each visitor waits for."""
-        found: dict[str, list[Run]] = {}
-        for run in self._runs.values():
-            for owner in run.wanted:
-                if run.open_for(owner):
-                    found.setdefault(owner, []).append(run)
-        return found
+        found = {owner: [run for run in runs if run.open_for(owner)] for owner, runs in self._of.items()}
+        return {owner: runs for owner, runs in found.items() if runs}
 
     def _lacks_a_point(self, owner: str) -> bool:
         """Whether the run that a visitor listed first has no image yet."""
@@ -313,6 +329,7 @@ class Runner:
             self._closing = True
             for run in self._runs.values():
                 run.wanted.clear()
+            self._of.clear()
             self._news.notify_all()
         if self._thread is not None:
             self._thread.join(20)

@@ -6,8 +6,8 @@ A close look is computed in the visitor's own thread and given up as soon as he 
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import streamlit as st
@@ -24,20 +24,38 @@ from explorer.study.library import (  # noqa: F401 (what pages and windows need 
     own_pictures,
     store,
 )
-from explorer.study.memo import kept
+from explorer.study.memo import Kept, kept
 from explorer.study.results import Result, SiteSums
-from explorer.study.runner import Runner
+from explorer.study.runner import Job, Runner
 from explorer.study.seen import Channel, Described, Look, Taken, Windows, Work
 from explorer.study.settings import Settings
 from explorer.study.told import Told
 from explorer.study.tuning import Made, Opened, Wanted
 from explorer.study.workshop import Workshop
 from explorer.ui.session import ASKED
+from explorer.ui.turns import TURNS
 
 if TYPE_CHECKING:
     from explorer.zoo.own import NetworkSource
 
 LOOK_BYTES = 96 * 2**20  # of close looks that are kept: of large networks, few
+V = TypeVar("V")
+
+
+class Shared(Kept[V]):
+    """A kept function that lets other pages be drawn while its value is computed, or waited for."""
+
+    def __call__(self, *key: Hashable, **beside: Any) -> V:
+        """Return the kept value of these arguments; compute and keep it if there is none."""
+        if self.has(*key):
+            return super().__call__(*key, **beside)
+        with TURNS.elsewhere():
+            return super().__call__(*key, **beside)
+
+
+def shared(entries: int, budget: int | None = None) -> Callable[[Callable[..., V]], Shared[V]]:
+    """Keep the last so many results of a function, of at most so many bytes of arrays together: see `Shared`."""
+    return lambda make: Shared(make, entries, budget)
 
 
 @st.cache_data(max_entries=1, ttl=60, show_spinner=False)
@@ -125,7 +143,7 @@ def workshop() -> Workshop:
     return Workshop(RemoteTrainer(), lambda: runner().load().waiting > 0)
 
 
-@kept(64)
+@shared(64)
 def tunable(network: str) -> str:
     """Return the architecture that a network's fine-tuned weights fit; "" if there is none."""
     return executor().call("explorer.study.tuning:architecture", network)
@@ -135,6 +153,12 @@ def moved_on() -> bool:
     """Let Streamlit end this script run here if the visitor has moved a control meanwhile; False if not."""
     ASKED.get()  # reading the session is where a run may be ended
     return False
+
+
+def wait(jobs: list[Job], seconds: float) -> None:
+    """Wait for news of runs, at most this long; other pages are drawn meanwhile."""
+    with TURNS.elsewhere():
+        runner().wait(jobs, seconds)
 
 
 def aside(work: str, *args: Any, stop: Callable[[], bool] | None = moved_on) -> Any:
@@ -147,25 +171,25 @@ def aside(work: str, *args: Any, stop: Callable[[], bool] | None = moved_on) -> 
         return executor().call(name, *args, asks={} if stop is None else {"stop": stop})
 
 
-@kept(4, LOOK_BYTES)
+@shared(4, LOOK_BYTES)
 def images(network: str, source: str, n: int = 1) -> np.ndarray:
     """Return the first n evaluation images of a source, uint8, as the network wants them."""
     return executor().call("explorer.study.measure:first", network, source, n)
 
 
-@kept(64)
+@shared(64)
 def available(network: str, source: str, n: int) -> int:
     """Return how many images a source has of so many."""
     return executor().call("explorer.study.measure:available", network, source, n)
 
 
-@kept(64)
+@shared(64)
 def note(network: str, source: str, n: int) -> str:
     """Return how the first n images of a source were chosen, in words."""
     return executor().call("explorer.study.measure:how_chosen", network, source, n)
 
 
-@kept(16)
+@shared(16)
 def describe(network: str) -> Described:
     """Return what the conversion does to a network."""
     return executor().call("explorer.study.measure:describe", network)
@@ -174,7 +198,8 @@ def describe(network: str) -> Described:
 def take_network(file: str, content: bytes, source: NetworkSource, preset: str, tell: Callable[[str], None]) -> Taken:
     """Have an uploaded network read where it will be simulated; keep what brings it there again."""
     args = (file, content, source, preset)
-    taken: Taken = executor().call("explorer.study.uploads:take_network", *args, tells={"tell": tell})
+    with TURNS.elsewhere():
+        taken: Taken = executor().call("explorer.study.uploads:take_network", *args, tells={"tell": tell})
     if taken.key:
         uploads.note_network(taken, *args)
     return taken
@@ -182,11 +207,12 @@ def take_network(file: str, content: bytes, source: NetworkSource, preset: str, 
 
 def take_pictures(files: Sequence[tuple[str, bytes]], network: str) -> str:
     """Have uploaded pictures checked where they will be simulated; return their key."""
-    key = executor().call("explorer.study.uploads:take_pictures", files, network)
+    with TURNS.elsewhere():
+        key = executor().call("explorer.study.uploads:take_pictures", files, network)
     return uploads.note_pictures(key, files)
 
 
-@kept(64, LOOK_BYTES)
+@shared(64, LOOK_BYTES)
 def look(
     settings: Settings,
     stop: Callable[[], bool] | None = None,
@@ -200,61 +226,61 @@ def look(
     return executor().call("explorer.study.measure:look", settings, asks=asks, tells=tells)  # a fit may take long
 
 
-@kept(256)
+@shared(256)
 def membrane(settings: Settings, name: str, neuron: int) -> DrawnMembrane:
     """Return one neuron's membrane, ready to draw."""
     return DrawnMembrane.of(name, aside("membrane", settings, neuron, stop=None))
 
 
-@kept(24, LOOK_BYTES)
+@shared(24, LOOK_BYTES)
 def rasters(settings: Settings, neurons: int = 200) -> dict[str, np.ndarray]:
     """Return spike rasters of every site on the chosen image."""
     return aside("rasters", settings, neurons)
 
 
-@kept(64, LOOK_BYTES)
+@shared(64, LOOK_BYTES)
 def channel(settings: Settings) -> Channel:
     """Return the errors of one channel, neuron by neuron; image, row and column do not matter."""
     return aside("channel", settings)
 
 
-@kept(16)
+@shared(16)
 def ensemble(settings: Settings) -> Any:
     """Return random starts of a setting as an ensemble; settings without image, layer and neuron."""
     return aside("explorer.study.ensemble:starts", settings)
 
 
-@kept(64)
+@shared(64)
 def certainty(settings: Settings, radius: float) -> Any:
     """Return what is certain in a box around the chosen image; settings without layer and neuron."""
     return aside("explorer.study.bounds:certainty", settings, radius)
 
 
-@kept(256)
+@shared(256)
 def additions(settings: Settings) -> Work:
     """Return the operations of the first images; settings without image and neuron."""
     return aside("additions", settings)
 
 
-@kept(24, LOOK_BYTES)
+@shared(24, LOOK_BYTES)
 def windows(settings: Settings) -> Windows:
     """Return accuracy over every read-out window; settings without image and neuron."""
     return aside("windows", settings)
 
 
-@kept(8)
+@shared(8)
 def constant(network: str) -> int:
     """Return multiply-accumulates per image that are done once."""
     return executor().call("explorer.study.measure:constant", network)
 
 
-@kept(64)
+@shared(64)
 def told(method: str) -> Told:
     """Return what a method says of itself; by its key."""
     return executor().call("explorer.study.told:told", method)
 
 
-@kept(8)
+@shared(8)
 def macs(network: str) -> dict[str, int]:
     """Return multiply-accumulates per image by site."""
     return executor().call("explorer.study.measure:macs", network)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,24 @@ from explorer.ui import cache, fragments, journal, state
 from explorer.ui.components import preload
 from explorer.ui.fitting import fitting
 from explorer.ui.session import ASKED, MESSAGE, OWNER, PENDING, PLACED
+from explorer.ui.turns import REFINING, TURNS
 
 if TYPE_CHECKING:
     from explorer.study.results import Result
     from explorer.study.runner import Job
 
 LAYOUT = Path(__file__).with_name("layout.css")
-PACE, PACE_EACH = 0.3, 0.01  # seconds between looks for news: at least, and more for each visitor
-DRAWN, FOLLOWS = "live", "follows"  # the parts of a page that do so
-PATIENCE = 2.0  # seconds after which what refines is drawn anew even without news
+PACE, PACE_EACH = 0.3, 0.04  # seconds between looks for news: at least, and more for each visitor
+DRAWN, FOLLOWS, WATCHED = "live", "follows", "watched"  # the parts of a page that do so
+PATIENCE = 2.0  # seconds after which a look without news ends
 TELLING = 0.55  # activation, as a share of theta, of the neuron shown first: it spikes often and is not clipped
+
+
+@contextmanager
+def drawing(later: float = 0.0) -> Iterator[None]:
+    """Draw a page, or a part of one, in this visitor's turn; later: seconds by which others may go before."""
+    with TURNS.take(later, cache.moved_on), state.drawing():
+        yield
 
 
 def top(title: str) -> None:
@@ -44,7 +53,7 @@ def top(title: str) -> None:
 def require_place() -> None:
     """Stop the page of a visitor for whom a public server has no place."""
     runner = cache.runner()
-    if journal.is_full(runner.load(), runner.knows(owner())):
+    if not runner.knows(owner()) and journal.is_full(runner.load(), known=False):
         st.error("All places on this server are taken. Reload this page in a minute.", icon=":material/group:")
         st.stop()
 
@@ -86,8 +95,10 @@ def view() -> View:
 
 def _view(settings: Settings) -> View:
     try:
-        with st.spinner("Loading the network and simulating one image…"), fitting(settings) as on_progress:
-            look = cache.look(one_image(settings), stop=cache.moved_on, on_progress=on_progress)
+        one = one_image(settings)
+        told = nullcontext() if cache.look.has(one) else st.spinner("Loading the network and simulating one image…")
+        with told, fitting(settings) as on_progress:
+            look = cache.look(one, stop=cache.moved_on, on_progress=on_progress)
     except Exception as error:
         good = state.last_good()
         if good is None and _mend(settings, error):
@@ -265,50 +276,59 @@ def _reached(jobs: list[Job]) -> tuple[bool, bool]:
 
 
 def _news(jobs: list[Job]) -> tuple[Any, ...]:
-    """Return what a drawing of these runs depends on, as long as the settings stay."""
-    known = [(job.run.result.images, job.run.result.error_images, job.error) for job in jobs]
-    return known, all(job.done for job in jobs) or _ahead()
+    """Return what a drawing of these runs depends on, as long as the settings stay; who is before them is no news."""
+    return tuple((job.run.result.images, job.run.result.error_images, job.error, job.done) for job in jobs)
 
 
 def live(ask: Callable[[], list[Job]], draw: Callable[[], None], follow: Callable[[], None] | None = None) -> None:
     """Ask for runs, draw them, and draw them again whenever there is news while they refine.
 
     What else on the page shows them follows when errors are known (or a first point, where none are asked for) and at
-    the end: before the end follow() alone, if given, which draws below; else the whole page. A page that nobody looks
-    at any more stops asking.
+    the end: follow() alone, if given, which draws below; else the whole page. A page that nobody looks at any more
+    stops asking.
     """
     jobs = ask()
-    cache.runner().wait(jobs, 0.15)
-    reached, drawn, scene = _reached(jobs), _news(jobs), state.scene()
-    runs = itertools.count()
+    if not _ahead():  # who has to wait in line sees so at once
+        cache.wait(jobs, 0.15)
+    reached, drawn, told, scene = _reached(jobs), _news(jobs), _ahead(), state.scene()
 
     def part(body: Callable[[], None]) -> Callable[[], None]:
-        def drawing() -> None:
-            if state.scene() != scene:  # a control in here was moved, which concerns the page
-                st.rerun()
-            body()
+        def drawn_anew() -> None:
+            with drawing(REFINING):
+                if state.scene() != scene:  # a control in here was moved, which concerns the page
+                    st.rerun()
+                body()
 
-        return drawing
+        return drawn_anew
 
     def watch() -> None:
-        nonlocal drawn, reached
+        nonlocal drawn, reached, told
         if not next(runs):
             return  # the page has just been drawn
         ask()
         patience = time.monotonic() + PATIENCE
         while drawn == _news(jobs) and time.monotonic() < patience and not cache.moved_on():
-            cache.runner().wait(jobs, 0.1)
-        before, drawn, reached = reached, _news(jobs), _reached(jobs)
+            cache.wait(jobs, 0.1)
+        before, reached = reached, _reached(jobs)
+        if drawn == _news(jobs) and told == _ahead():
+            return
+        drawn, told = _news(jobs), _ahead()
         if reached == before:
             fragments.rerun_after([DRAWN])
-        elif follow is None or reached[1]:
-            st.rerun()
+        elif follow is not None:
+            fragments.rerun_after([DRAWN, FOLLOWS, *([WATCHED] if reached[1] else [])])
         else:
-            fragments.rerun_after([DRAWN, FOLLOWS])
+            st.rerun()
 
+    def watched() -> None:
+        nonlocal runs
+        runs = itertools.count()
+        if not reached[1]:
+            pace = PACE + PACE_EACH * cache.runner().load().visitors  # in a full hall more seldom
+            st.fragment(watch, run_every=pace)()
+
+    runs = itertools.count()
     st.fragment(part(draw), key=DRAWN)()
     if follow is not None:
         st.fragment(part(follow), key=FOLLOWS)()
-    if not reached[1]:
-        pace = PACE + PACE_EACH * cache.runner().load().visitors  # in a full hall more seldom
-        st.fragment(watch, run_every=pace)()
+    st.fragment(watched, key=WATCHED)()

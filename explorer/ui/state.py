@@ -5,8 +5,10 @@ Widgets use the keys `key(name)`; per-layer settings, pins and the history are p
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +36,29 @@ PARAGRAPH, MESSAGES = "\n\n", 2  # how messages are joined, and how many old one
 DRAG_SECONDS = 1.0  # changes of one control that follow one another sooner are one drag
 
 
+class _Read(threading.local):
+    """What the drawing in this thread has read of its session; outside of a drawing nothing is kept."""
+
+    drawing = False
+    scene: Scene | None = None
+
+
+_read = _Read()
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Read the session's forty settings once within this, not at every question; callbacks run outside of it."""
+    outermost = not _read.drawing
+    if outermost:
+        _read.drawing, _read.scene = True, None
+    try:
+        yield
+    finally:
+        if outermost:
+            _read.drawing, _read.scene = False, None
+
+
 def key(name: str) -> str:
     """Return the session key of a setting's widget."""
     return f"set_{name}"
@@ -50,6 +75,7 @@ def begin() -> None:
     if SITES.name in session:
         for field in FIELDS:
             session.setdefault(key(field.name), field.default)
+        _read.scene = None
         return
     start = Scene()
     HIDDEN.put(link.hidden(st.query_params.get(link.HIDE, "")))
@@ -70,17 +96,26 @@ def hidden() -> frozenset[str]:
 
 def current() -> Settings:
     """Return the settings on screen; values a browser may have sent out of range are put back into it."""
+    return scene().settings if _read.drawing else _settings()
+
+
+def _settings() -> Settings:
     return clamp(_raw(TABLE) | {"sites": SITES.get()})
 
 
 def display() -> Display:
     """Return how the pages show results."""
-    return clamp_display(_raw(DISPLAY))
+    return scene().display if _read.drawing else clamp_display(_raw(DISPLAY))
 
 
 def scene() -> Scene:
     """Return all that a link carries."""
-    return Scene(current(), display(), pins())
+    if _read.scene is not None:
+        return _read.scene
+    now = Scene(_settings(), clamp_display(_raw(DISPLAY)), pins())
+    if _read.drawing:
+        _read.scene = now
+    return now
 
 
 def _raw(table: tuple[Any, ...]) -> dict[str, Any]:
@@ -92,6 +127,7 @@ def put(settings: Settings) -> None:
     for field in TABLE:
         st.session_state[key(field.name)] = getattr(settings, field.name)
     SITES.put(clamp_sites(settings.sites))
+    _read.scene = None
 
 
 def put_scene(scene: Scene) -> None:
@@ -100,6 +136,7 @@ def put_scene(scene: Scene) -> None:
     for field in DISPLAY:
         st.session_state[key(field.name)] = getattr(scene.display, field.name)
     PINS.put(scene.pins)
+    _read.scene = None
 
 
 def change(**values: Any) -> None:
@@ -113,6 +150,7 @@ def place(**values: Any) -> None:
     for name, value in values.items():
         if st.session_state.get(key(name)) != value:
             st.session_state[key(name)] = value
+            _read.scene = None
     if HISTORY.get():
         HISTORY.get()[-1] = scene()
 
@@ -165,17 +203,22 @@ def pin() -> None:
     taken = {other.slot for other in kept}
     slot = next(i for i in range(MAX_PINS) if i not in taken)
     PINS.put((*kept, Pin(entry, slot=slot)))
+    _read.scene = None
 
 
 def name_pin(slot: int, name: str) -> None:
     """Give a pinned run a name."""
     named = printable(name, PIN_NAME_MAX).strip()
     PINS.put(tuple(replace(one, name=named) if one.slot == slot else one for one in pins()))
+    _read.scene = None
 
 
 def unpin(but: Callable[[Pin], bool] = lambda pin: False) -> None:
     """Forget the pinned runs, but those."""
-    PINS.put(tuple(filter(but, pins())))
+    kept = tuple(filter(but, pins()))
+    if kept != pins():
+        PINS.put(kept)
+        _read.scene = None
 
 
 def say(message: str) -> None:
