@@ -27,6 +27,7 @@ from explorer.study.memory import trim
 IDLE = 15.0  # seconds without a request after which memory is given back
 BADNESS = "500"  # of 1000: where memory runs out, the system ends this process and not the server
 AT_ONCE = 64  # pieces of work
+YIELDS = 5  # of 19: where processors are short, pages are drawn before images are simulated
 LOST_DEVICE = 77  # exit status
 
 
@@ -110,6 +111,8 @@ def main() -> None:
     """Serve the other end of a socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the server, which closes the socket
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with suppress(OSError):
+        os.nice(YIELDS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(BADNESS)
     Service(Connection(int(sys.argv[1]))).serve()
