@@ -2,9 +2,11 @@
 
 Each visitor is a websocket session that speaks the app's own protocol: it opens the page, moves one slider every one to
 four seconds, and reruns what the page asks to be rerun while results refine, as a browser does. Told are the times from
-a move to the finished page and to the first accuracy point of the moved setting, failures, the server's processor time,
-and its memory before, during and after (with the process that simulates). `--pages` adds real browser pages that look
-on. Bounded: by the number of visitors, by the time, and by 60 s for any answer.
+a move to the finished page and to the first accuracy point of the moved setting, failures (tracebacks in the server's
+log too), script runs and the server's processor time for each move, and its memory before, during and after (with the
+process that simulates). `--pages` adds real browser pages that look on. `--beside grid` or `--beside vgg` has one more
+visitor keep the server busy with a grid of 20 settings or a VGG-16. Bounded: by the number of visitors, by the time,
+and by 60 s for any answer.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,11 +34,25 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.asyncio.client import ClientConnection, connect
 
+from explorer.study import link
+from explorer.study.scene import Display, Scene
+from explorer.study.settings import Settings
+
 ROOT = Path(__file__).resolve().parents[1]
 SLIDER = "v_init (share of the threshold)"
 STOPS = [round(0.05 * i, 2) for i in range(-10, 31)]
 SEEN = re.compile(r"(\d+)(?: of \d+)? evaluation image")
+RUNS = {
+    ForwardMsg.FINISHED_SUCCESSFULLY: "page",
+    ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY: "part",
+    ForwardMsg.FINISHED_EARLY_FOR_RERUN: "cut short",
+}
 PATIENCE = 60.0  # seconds for one answer; longer is a failure
+BESIDE = {  # a grid of 20 settings by T; 2,000 images of a large network (a public server: as many as it allows)
+    "grid": ("accuracy_and_ablation", Scene(display=Display(ablation="v_init"))),
+    "vgg": ("", Scene(Settings(network="vgg16-clip", rule="clip", images=2000))),
+}
+HEAD_START = 8.0  # seconds that a neighbour is busy before visitors come
 AFTER = 60.0  # seconds after the last visitor left, when memory is looked at again
 
 
@@ -46,6 +64,7 @@ class Told:
     pages: list[float] = field(default_factory=list)
     points: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    runs: Counter[str] = field(default_factory=Counter)
 
 
 class Visitor:
@@ -59,12 +78,15 @@ class Visitor:
         self.session = ""
         self.finished = asyncio.Event()
         self.reruns: dict[str, asyncio.Task[None]] = {}
+        self.page, self.view = "", ""  # the page's name and the scene in its address
 
     async def send(self, fragment: str = "") -> None:
         """Ask for a run of the page, or of one fragment of it."""
         message = BackMsg()
         message.rerun_script.fragment_id = fragment
         message.rerun_script.is_auto_rerun = bool(fragment)
+        message.rerun_script.page_name = self.page
+        message.rerun_script.query_string = self.view
         if self.slider:
             state = message.rerun_script.widget_states.widgets.add()
             state.id = self.slider
@@ -82,6 +104,7 @@ class Visitor:
                 case "new_session":
                     self.session = message.new_session.initialize.session_id
                 case "script_finished":
+                    self.told.runs[RUNS.get(message.script_finished, "other")] += 1
                     if message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY:
                         self.finished.set()
                 case "auto_rerun":
@@ -160,6 +183,27 @@ async def visit(address: str, told: Told, end: float, rng: random.Random) -> Non
         told.failures.append(f"{type(error).__name__}: {error}"[:200])
 
 
+async def neighbour(address: str, told: Told, end: float, beside: str) -> None:
+    """Be one more visitor, who keeps the server busy until the end: see `BESIDE`."""
+    url = address.replace("http", "ws", 1) + "/_stcore/stream"
+    try:
+        async with connect(
+            url, subprotocols=["streamlit"], origin=address, max_size=None, open_timeout=30
+        ) as connection:
+            visitor = Visitor(connection, told)
+            visitor.page, scene = BESIDE[beside]
+            visitor.view = f"{link.PARAMETER}={link.encode(scene)}"
+            listening = asyncio.create_task(visitor.listen())
+            try:
+                await visitor.run_page()
+                await asyncio.sleep(max(0.0, end - time.monotonic()))
+            finally:
+                visitor._stop_reruns()
+                listening.cancel()
+    except Exception as error:
+        told.failures.append(f"beside: {type(error).__name__}: {error}"[:200])
+
+
 def browser_pages(address: str, pages: int, seconds: float) -> list[str]:
     """Open real browser pages beside the visitors; return what failed in them."""
     from tests import browser_help
@@ -216,12 +260,23 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def tracebacks(log: Path) -> list[str]:
+    """Return the last line of each traceback in a server's log."""
+    found, within = [], False
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        if within and line[:1].strip():
+            found.append(line[:200])
+        within = line.startswith("Traceback") or (within and not line[:1].strip())
+    return found
+
+
 @contextmanager
-def server(port: int) -> Iterator[tuple[str, int]]:
-    """Start the app; yield its address and process."""
+def server(port: int, log: Path | None = None) -> Iterator[tuple[str, int]]:
+    """Start the app; yield its address and process. log: where what it tells of faults goes, else to the terminal."""
     command = [sys.executable, "-m", "explorer", "serve", "--address", "127.0.0.1", "--port", str(port)]
     environment = os.environ | {"STREAMLIT_SERVER_HEADLESS": "true"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    with log.open("w") if log else nullcontext() as errors:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(2400):
@@ -245,7 +300,7 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"n": len(values), "median": round(median, 2), "p95": round(p95, 2), "max": round(ordered[-1], 2)}
 
 
-async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, object]:
+async def hall(address: str, pid: int, log: Path, args: argparse.Namespace) -> dict[str, object]:
     """Let all visitors in, one after another within the ramp; return what they met with and the memory."""
     told, curve = Told(), []
     first = Told()
@@ -253,6 +308,11 @@ async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, ob
     if first.failures:
         raise SystemExit(f"the first page failed: {first.failures[0]}")
     first_page = memory_mib(pid)
+    busy = None
+    if args.beside:
+        until = time.monotonic() + HEAD_START + args.ramp + args.seconds
+        busy = asyncio.create_task(neighbour(address, Told(failures=told.failures), until, args.beside))
+        await asyncio.sleep(HEAD_START)
     began, taken = time.monotonic(), processor_s(pid)
     end = began + args.ramp + args.seconds
 
@@ -269,11 +329,14 @@ async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, ob
     looking = asyncio.to_thread(browser_pages, address, args.pages, args.seconds)
     *_, seen = await asyncio.gather(*(late(i) for i in range(args.visitors)), looking)
     watching.cancel()
+    if busy is not None:
+        await busy
     server, simulations = (after - before for after, before in zip(processor_s(pid), taken, strict=True))
     during = max((mib for _, mib in curve), default=0)
     await asyncio.sleep(args.after)
     return {
         "visitors": args.visitors,
+        "beside": args.beside,
         "seconds": args.seconds,
         "load_average": [round(x, 1) for x in os.getloadavg()],
         "cores": os.cpu_count(),
@@ -282,8 +345,10 @@ async def hall(address: str, pid: int, args: argparse.Namespace) -> dict[str, ob
         "first_point_s": spread(told.points),
         "processor_s": {"server": round(server, 1), "simulations": round(simulations, 1)},
         "server_s_a_move": round(server / max(1, len(told.pages)), 3),
-        "failures": len(told.failures) + len(seen),
-        "failures_seen": sorted({*told.failures, *seen})[:5],
+        "runs_a_move": {kind: round(n / max(1, len(told.pages)), 2) for kind, n in told.runs.most_common()},
+        "failures": len(told.failures) + len(seen) + len(tracebacks(log)),
+        "failures_seen": sorted({*told.failures, *seen, *tracebacks(log)})[:5],
+        "tracebacks": len(tracebacks(log)),
         "memory_mib": {"first_page": round(first_page), "most": during, "after": round(memory_mib(pid))},
         "memory_curve": curve,
     }
@@ -297,12 +362,16 @@ def main() -> None:
     parser.add_argument("--ramp", type=float, default=5, help="seconds within which all have come (%(default)s)")
     parser.add_argument("--after", type=float, default=AFTER, help="seconds until memory is looked at again")
     parser.add_argument("--pages", type=int, default=0, help="real browser pages beside them, at most 8")
+    parser.add_argument("--beside", choices=list(BESIDE), default="", help="one more visitor, who keeps it busy")
     parser.add_argument("--port", type=int, default=0, help="of the server that is started (default: a free one)")
     args = parser.parse_args()
     args.visitors, args.pages = min(args.visitors, 200), min(args.pages, 8)
     args.seconds = min(args.seconds, 1200)
-    with server(args.port or free_port()) as (address, pid):
-        print(json.dumps(asyncio.run(hall(address, pid, args)), indent=1))
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        with server(args.port or free_port(), log) as (address, pid):
+            print(json.dumps(asyncio.run(hall(address, pid, log, args)), indent=1))
+        print(log.read_text(encoding="utf-8", errors="replace"), file=sys.stderr)
 
 
 if __name__ == "__main__":

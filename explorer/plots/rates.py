@@ -28,7 +28,7 @@ def histogram_figure(
         x=centres_a,
         y=centres_r,
         colorscale=theme.colour_scale(),
-        customdata=counts.T,
+        customdata=counts.T.astype(np.int64),
         colorbar={
             "title": {"text": "neurons × images (log)", "side": "right"},
             "thickness": 12,
@@ -47,14 +47,17 @@ def histogram_figure(
             x=x, y=y, mode="lines", name=name, line={"color": colour, "dash": dash, "width": 2}, hoverinfo="skip"
         )
     if v_init is not None and T <= 64:
-        share = np.linspace(0, top, 1500)
+        jumps = (np.arange(-T, 2 * T + 1) - v_init) / T
+        share = np.concatenate([[0.0], jumps[(jumps > 0) & (jumps < top)], [top]])
+        within = (share[1:] + share[:-1]) / 2
+        steps = staircase(within, 1.0, T, v_init).astype(np.float32)
         figure.add_scatter(
-            x=share,
-            y=staircase(share, 1.0, T, v_init).astype(np.float32),
+            x=share.astype(np.float32),
+            y=np.append(steps, steps[-1]),
             mode="lines",
             hoverinfo="skip",
             name=f"staircase, T = {T}",
-            line={**style.line, "width": 1.5},
+            line={**style.line, "width": 1.5, "shape": "hv"},
         )
     figure.update_xaxes(range=[-0.02, top])
     figure.update_yaxes(range=[-0.04, float(edges_r[-1])])

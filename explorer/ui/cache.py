@@ -66,13 +66,17 @@ def names() -> list[str]:
     return catalogue.names()
 
 
+def serving() -> bool:
+    """Tell whether this is a running server, and no test."""
+    from streamlit.runtime import Runtime, get_instance
+
+    return st.runtime.exists() and type(get_instance()) is Runtime  # AppTest has a stand-in
+
+
 @kept(1)
 def executor() -> Executor:
     """Return what computes: a process beside a running server, this process elsewhere (in tests)."""
-    from streamlit.runtime import Runtime, get_instance
-
-    serving = st.runtime.exists() and type(get_instance()) is Runtime  # AppTest has a stand-in
-    return process.make(uploads.supply) if serving else Inline()
+    return process.make(uploads.supply) if serving() else Inline()
 
 
 class Remote:

@@ -291,6 +291,7 @@ def live(ask: Callable[[], list[Job]], draw: Callable[[], None], follow: Callabl
     if not _ahead():  # who has to wait in line sees so at once
         cache.wait(jobs, 0.15)
     reached, drawn, told, scene = _reached(jobs), _news(jobs), _ahead(), state.scene()
+    runs = itertools.count()
 
     def part(body: Callable[[], None]) -> Callable[[], None]:
         def drawn_anew() -> None:
@@ -327,7 +328,6 @@ def live(ask: Callable[[], list[Job]], draw: Callable[[], None], follow: Callabl
             pace = PACE + PACE_EACH * cache.runner().load().visitors  # in a full hall more seldom
             st.fragment(watch, run_every=pace)()
 
-    runs = itertools.count()
     st.fragment(part(draw), key=DRAWN)()
     if follow is not None:
         st.fragment(part(follow), key=FOLLOWS)()

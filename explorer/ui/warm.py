@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -10,6 +12,9 @@ import streamlit as st
 
 from explorer.study.settings import Settings
 from explorer.ui import cache, frame
+
+SWITCH = 0.02  # seconds that a drawing keeps the interpreter before the thread that sends it has it for a moment
+GARBAGE = (10_000, 20, 10)  # Python's own, 700, costs a busy server a twentieth of its time
 
 
 @st.cache_resource(show_spinner=False)
@@ -23,3 +28,12 @@ def begin(_settings: Settings) -> threading.Thread:
 def _load(settings: Settings) -> None:
     with suppress(Exception):  # the page meets the same error and explains it
         cache.look(frame.one_image(replace(settings, method="")))  # a method's fit shows the page how far it is
+    if cache.serving():
+        settle()
+
+
+def settle() -> None:
+    """Have the interpreter spare what stays for ever in its searches for garbage, and change threads less often."""
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
+    sys.setswitchinterval(SWITCH)
