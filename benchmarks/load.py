@@ -2,8 +2,8 @@
 
 Each visitor is a websocket session that speaks the app's own protocol: it opens the page, moves one slider every one to
 four seconds, and reruns what the page asks to be rerun while results refine, as a browser does. Told are the times from
-a move to the finished page and to the first accuracy point of the moved setting, failures (tracebacks in the server's
-log too), script runs and the server's processor time for each move, and its memory before, during and after (with the
+a move to the finished page and to the first accuracy point of the moved setting, failures, tracebacks in
+the server's log, script runs and the server's processor time for each move, and its memory before, during and after (with the
 process that simulates). `--pages` adds real browser pages that look on. `--beside grid` or `--beside vgg` has one more
 visitor keep the server busy with a grid of 20 settings or a VGG-16. Bounded: by the number of visitors, by the time,
 and by 60 s for any answer.
@@ -346,9 +346,10 @@ async def hall(address: str, pid: int, log: Path, args: argparse.Namespace) -> d
         "processor_s": {"server": round(server, 1), "simulations": round(simulations, 1)},
         "server_s_a_move": round(server / max(1, len(told.pages)), 3),
         "runs_a_move": {kind: round(n / max(1, len(told.pages)), 2) for kind, n in told.runs.most_common()},
-        "failures": len(told.failures) + len(seen) + len(tracebacks(log)),
-        "failures_seen": sorted({*told.failures, *seen, *tracebacks(log)})[:5],
+        "failures": len(told.failures) + len(seen),
+        "failures_seen": sorted({*told.failures, *seen})[:5],
         "tracebacks": len(tracebacks(log)),
+        "tracebacks_seen": sorted(set(tracebacks(log)))[:5],
         "memory_mib": {"first_page": round(first_page), "most": during, "after": round(memory_mib(pid))},
         "memory_curve": curve,
     }

@@ -275,3 +275,15 @@ def contrast(colour, background):
 @pytest.mark.parametrize("colour", [*theme.COLORWAY, *(style.colour for style in theme.PINS)])
 def test_line_colours_can_be_seen_in_light_and_dark(colour):
     assert contrast(colour, "#ffffff") >= 2.9 and contrast(colour, "#0e1117") >= 3.0
+
+
+@pytest.mark.parametrize("v_init", [0.0, 0.5, -0.4, 1.3])
+def test_the_staircase_over_the_histogram_is_that_of_the_theory(v_init):
+    T, edges_a, edges_r = 8, np.linspace(0, 1.5, 31), np.linspace(0, 1.1, 21)
+    figure = rates.histogram_figure(np.ones((30, 20)), edges_a, edges_r, T, v_init)
+    line = figure.data[-1]
+    assert line["line"]["shape"] == "hv" and len(line["x"]) == len(line["y"]) <= T + 3
+    x = np.random.default_rng(0).uniform(0, 1.5, 500)
+    drawn = line["y"][np.searchsorted(line["x"], x, side="right") - 1]
+    assert np.allclose(drawn, staircase_counts(x, 1.0, T, v_init) / T)
+    assert set(drawn) > {0.5}

@@ -312,3 +312,15 @@ def test_a_fit_that_nobody_wants_any_more_stops_and_one_that_fails_says_why():
         runner.wait(jobs, 0.1)
     assert jobs[0].error == "It does not apply here."
     runner.close()
+
+
+def test_asking_again_changes_nothing_as_long_as_nothing_changed(runner):
+    settings = [Settings(T=8), Settings(T=16)]
+    jobs = runner.want("me", settings, errors=True)
+    again = runner.want("me", list(settings), errors=True)
+    assert [job.run for job in again] == [job.run for job in jobs] and again[0].errors
+    assert not runner.want("me", settings)[0].errors and runner.want("me", settings, errors=True)[0].errors
+    runner._heard["me"] -= 2 * SILENCE
+    runner.want("other", [])
+    assert not jobs[0].run.wanted, "who is silent has left"
+    assert runner.want("me", settings, errors=True)[0].run.wanted == {"me": 256}, "and is taken in again"
