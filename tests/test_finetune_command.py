@@ -78,7 +78,7 @@ def test_it_writes_a_checkpoint_that_loads_and_spikes_as_measured(reads, tmp_pat
     assert reads.count("test") == 1 and reads.count("batch") == 1 + 4
     card = json.loads(out.with_suffix(".json").read_text())
     assert (
-        card["recipe"]["method"] == "dsr"
+        card["recipe"]["method"] == "hybrid"
         and card["recipe"]["T"] == 2
         and card["recipe"]["start_from"] == "resnet20-relu"
     )

