@@ -30,8 +30,8 @@ LOOKS = 20  # at the held-back images, over a whole training
 class Wanted:
     """A fine-tuning: of which network, on which images, and how.
 
-    method: dsr, hybrid or tandem; images: calibration images, those held back included; moved: training images are shifted, and
-    mirrored every other time.
+    method: dsr, hybrid or tandem; images: calibration images, those held back included; moved: training images are
+    shifted, and mirrored every other time.
     """
 
     network: str
