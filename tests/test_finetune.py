@@ -237,6 +237,26 @@ def test_training_lowers_the_loss_and_leaves_the_network_as_found(method):
     assert steps[-1].theta != steps[0].theta
 
 
+def test_several_numbers_of_steps_take_turns_on_the_same_weights():
+    tuning = start(method="hybrid", updates=6, also=(5, 0), judge_every=6)
+    taken, run_for = [], tuning.net.run_for
+    tuning.net.run_for = lambda T: (taken.append(T), run_for(T))
+    first = tuning.step()
+    assert taken == [3] and first.loss > 0
+    list(tuning.run())
+    assert taken == [3, 5, 0] * 3  # six updates and one look
+    images, right = tuning.held.images, tuning.right
+    shares = []
+    for T in (3, 5):
+        run_for(T)
+        with torch.no_grad():
+            shares.append(float((tuning.net(images).argmax(1) == right).double().mean()))
+    assert tuning.judged[-1].accuracy == pytest.approx(sum(shares) / 2)
+    run_for(0)
+    with torch.no_grad():
+        assert torch.allclose(tuning.net(images), tuning.net.module()(images), atol=1e-5)
+
+
 def test_tandem_turns_layer_after_layer_to_spikes_and_leaves_alone_what_lies_before():
     tuning = start(method="tandem", updates=12, judge_every=1)
     spiking, first = [], tuning.net.state()
@@ -342,6 +362,8 @@ def test_a_shift_to_start_with_goes_into_the_offsets():
         ({"T": 1}, "at least 2 time-steps, got 1"),
         ({"T": 300}, "at most 256"),
         ({"method": "bptt"}, "one of dsr, hybrid, tandem"),
+        ({"also": (1,)}, "at least 2 time-steps, or 0"),
+        ({"also": (0, 999)}, "at most 256"),
         ({"updates": 0}, "a whole number from 1"),
         ({"rate": 0.0}, "above 0"),
         ({"rate": float("nan")}, "above 0"),

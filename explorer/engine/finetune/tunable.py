@@ -115,6 +115,10 @@ class Tunable(nn.Module):
             return next((o for o in map(self._offset, node.all_input_nodes) if o is not None), None)
         return None
 
+    def run_for(self, T: int) -> None:
+        """Take T steps from now on; 0: none, every site gives clip(x, 0, theta)."""
+        self.T = T
+
     @property
     def carried(self) -> int:
         """Return how many steps a value in time is carried by."""
@@ -222,12 +226,12 @@ class Tunable(nn.Module):
         raise AssertionError("a graph without output")
 
     def _site(self, site: Site, x: Any) -> Any:
-        if self.through_time:
-            steps = x.steps if isinstance(x, Stepped) else x.repeat(self.T, *(1,) * (x.ndim - 1))
-            return Stepped(Spikes.apply(steps, self.theta[site.order], self.T))
-        mean, steps = (x.mean, x.steps) if isinstance(x, Timed) else (x, None)
         theta = self.theta[site.order]
-        if site.order >= self.spiking:
+        if self.through_time and self.T:
+            steps = x.steps if isinstance(x, Stepped) else x.repeat(self.T, *(1,) * (x.ndim - 1))
+            return Stepped(Spikes.apply(steps, theta, self.T))
+        mean, steps = (x.mean, x.steps) if isinstance(x, Timed) else (x, None)
+        if site.order >= self.spiking or not self.T:
             return Representation.apply(mean, theta, torch.minimum(mean.detach().clamp(min=0), theta.detach()))
         n, sent = fire(mean, steps, theta, self.T)
         return Timed(Representation.apply(mean, theta, n * (theta.detach() / self.T)), sent)
