@@ -22,6 +22,7 @@ from explorer.engine import (
     trace,
 )
 from explorer.engine.finetune.tunable import Tunable
+from explorer.engine.graph.clip import TrainableClip
 from explorer.engine.graph.qcfs import QuantisedClip
 from explorer.zoo import architectures, cifar10
 from explorer.zoo.fitting import load_checkpoint
@@ -99,6 +100,22 @@ def test_it_writes_a_checkpoint_that_loads_and_spikes_as_measured(reads, tmp_pat
     assert "going on after update 4" not in said
     assert run(tmp_path, "--epochs", "2", "--no-test")[0] == 0
     assert "going on after update 4" in capsys.readouterr().out
+
+
+def test_it_goes_on_from_a_file_it_wrote_and_learns_from_another_network(reads, tmp_path, capsys):
+    first = run(tmp_path, "--epochs", "1")[1]
+    before, _ = load("tuned", first.parent)
+    code, out = run(tmp_path / "more", "--network", str(first), "--teacher", "resnet20-relu", "--lr", "1e-9")
+    assert code == 0
+    card = json.loads(out.with_suffix(".json").read_text())["recipe"]
+    assert (card["start_from"], card["teacher"], card["start"]) == ("tuned", "resnet20-relu", tuned.TUNED)
+    after, _ = load("tuned", out.parent)
+    thetas = [[m.theta.detach() for m in net.modules() if isinstance(m, TrainableClip)] for net in (before, after)]
+    assert all(torch.allclose(a, b, rtol=1e-3) for a, b in zip(*thetas, strict=True))
+    x = tuned.to_input(pictures(20, False).images, torch.device("cpu"))
+    assert torch.allclose(before(x), after(x), atol=0.02 * float(before(x).std()))
+    assert run(tmp_path, "--network", str(tmp_path / "none.safetensors"))[0] == 2
+    assert "none" in capsys.readouterr().err
 
 
 def test_quantised_activations_stay_what_they_are(reads, tmp_path):

@@ -13,7 +13,13 @@ from explorer.engine.finetune.progress import METHODS
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add = command.add_argument
-    add("--network", default="resnet20-relu", metavar="NAME", help="a shipped network (default: %(default)s)")
+    add(
+        "--network",
+        default="resnet20-relu",
+        metavar="NAME",
+        help="a shipped network, or a file that this command wrote, to go on from it (default: %(default)s)",
+    )
+    add("--teacher", metavar="NAME", help="a shipped network whose scores it learns (default: the network itself)")
     add(
         "--method",
         choices=METHODS,
@@ -58,7 +64,11 @@ def finetune(args: argparse.Namespace) -> int:
         raise SpecError(f"--out: a file that ends in .safetensors, got {args.out.name}.")
     if args.threads:
         torch.set_num_threads(args.threads)
-    net, card = load(args.network)
+    own = Path(args.network)
+    net, card = load(own.stem, own.parent) if own.suffix == ".safetensors" else load(args.network)
+    teacher, knows = load(args.teacher) if args.teacher else (net, card)
+    if (knows.classes, knows.mean, knows.std) != (card.classes, card.mean, card.std):
+        raise SpecError(f"--teacher: {knows.name} knows other classes or takes other inputs than {card.name}.")
     architecture = tuned.architecture_of(card)
     data, held = hold_out(read(args.data, train=True), args.held_out)
     if held is None or args.held_out < 1:
@@ -81,7 +91,7 @@ def finetune(args: argparse.Namespace) -> int:
         also=tuple(steps[1:]),
     )
     say(f"{card.name}: {spec}")
-    tuning = tuned.begin(net, card, spec, data, held, args.judged)
+    tuning = tuned.begin(net, card, spec, data, held, args.judged, teacher)
     tuned.follow(tuning, args.runs / f"{args.out.stem}-{data.name}" / "last.pt", say)
     best = tuning.best
     if best.update == 0:
@@ -98,7 +108,7 @@ def finetune(args: argparse.Namespace) -> int:
         args.out.parent,
         args.out.stem,
         result,
-        tuned.recipe_of(spec, card, tuning, args.held_out),
+        tuned.recipe_of(spec, card, tuning, args.held_out, knows.name),
         measured.ann,
         top1_images=measured.images,
         top1_after=measured.snn,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from explorer.engine import methods, trace
 from explorer.engine.errors import SpecError
+from explorer.engine.finetune.progress import METHODS
 from explorer.engine.finetune.tunable import Tunable
 from explorer.engine.finetune.tuning import Held, Progress, Tuning, TuningSpec
 from explorer.engine.graph.clip import TrainableClip
@@ -25,6 +26,7 @@ from explorer.zoo.training.files import save
 
 START = "calibrate:fit_amplitude=false,fit_even=false,fit_steps=0,fit_weights=true"  # what plain clips can hold
 QUANTISED = "qcfs"  # a network with quantised activations starts, and stays, with its own bounds, one a site
+TUNED = "opi:threshold=clip"  # one that was fine-tuned before goes on from the thresholds it has
 CALIBRATION_IMAGES = 512
 CPU = torch.device("cpu")
 
@@ -53,17 +55,19 @@ class Crops:
         return to_input(crop(padded, index, placement(len(self), self.seed, turn, alternate=True)[index]), CPU)
 
 
-def begin(net: nn.Module, card: Card, spec: TuningSpec, data: Images, held: Images, judged: int) -> Tuning:
+def begin(
+    net: nn.Module, card: Card, spec: TuningSpec, data: Images, held: Images, judged: int, teacher: nn.Module
+) -> Tuning:
     """Calibrate a network for T on training images, and return the fine-tuning that starts there.
 
-    judged: how many of the images held out are looked at along the way.
+    judged: how many of the images held out are looked at along the way. teacher: the ANN whose scores it learns.
     """
     chosen = torch.randperm(len(data.images), generator=torch.Generator().manual_seed(spec.seed))[:CALIBRATION_IMAGES]
     images = to_input(data.images[chosen], CPU)
     network = trace(net, card.example())
     start = methods.parse(start_of(card)).fit(network, spec.T, images).snn
     few = Held(to_input(held.images[:judged], CPU), held.labels[:judged])
-    return Tuning(network, start, spec, Crops(data, spec.seed), few)
+    return Tuning(trace(teacher, card.example()), start, spec, Crops(data, spec.seed), few)
 
 
 def follow(tuning: Tuning, file: Path, say: Callable[[str], None]) -> None:
@@ -98,7 +102,9 @@ def _told(loss: float, accuracy: float) -> str:
 
 def start_of(card: Card) -> str:
     """Return the conversion, as a line, that a network's fine-tuning starts from."""
-    return QUANTISED if card.recipe.get("activation") == "qcfs" else START
+    if card.recipe.get("activation") == "qcfs":
+        return QUANTISED
+    return TUNED if card.recipe.get("method") in METHODS else START
 
 
 def architecture_of(card: Card) -> str:
@@ -166,7 +172,7 @@ def told(spec: TuningSpec) -> str:
     return numbers[0] if len(numbers) == 1 else f"{', '.join(numbers[:-1])} and {numbers[-1]}, in turns"
 
 
-def recipe_of(spec: TuningSpec, card: Card, tuning: Tuning, held_out: int) -> dict[str, Any]:
+def recipe_of(spec: TuningSpec, card: Card, tuning: Tuning, held_out: int, teacher: str) -> dict[str, Any]:
     """Return what a fine-tuned network's card says of how it came about."""
     return {
         "architecture": card.recipe["architecture"],
@@ -176,6 +182,7 @@ def recipe_of(spec: TuningSpec, card: Card, tuning: Tuning, held_out: int) -> di
         "start": start_of(card),
         "calibration_images": CALIBRATION_IMAGES,
         "held_out": held_out,
+        "teacher": teacher,
         **asdict(spec),
         "best_update": tuning.best.update,
         "note": f"Fine-tuned for {told(spec)}. The state is the best on "
