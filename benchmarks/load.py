@@ -2,8 +2,8 @@
 
 Each visitor is a websocket session that speaks the app's own protocol: it opens the page, moves one slider every one to
 four seconds, and reruns what the page asks to be rerun while results refine, as a browser does. Told are the times from
-a move to the finished page and to the first accuracy point of the moved setting, failures, tracebacks in
-the server's log, script runs and the server's processor time for each move, and its memory before, during and after (with the
+a move to the finished page and to the first accuracy point of the moved setting, failures, tracebacks in the server's
+log, script runs and the server's processor time for each move, and its memory before, during and after (with the
 process that simulates). `--pages` adds real browser pages that look on. `--beside grid` or `--beside vgg` has one more
 visitor keep the server busy with a grid of 20 settings or a VGG-16. Bounded: by the number of visitors, by the time,
 and by 60 s for any answer.

@@ -181,5 +181,7 @@ def test_tracebacks_in_a_server_log_are_counted_with_their_faults(tmp_path):
     from benchmarks.load import tracebacks
 
     log = tmp_path / "log"
-    log.write_text("10:00 ok\nTraceback (most recent call last):\n  File x\n    y\nKeyError: 'a'\nok\nTraceback z\n\nE: 1\n")
+    log.write_text(
+        "10:00 ok\nTraceback (most recent call last):\n  File x\n    y\nKeyError: 'a'\nok\nTraceback z\n\nE: 1\n"
+    )
     assert tracebacks(log) == ["KeyError: 'a'", "E: 1"]

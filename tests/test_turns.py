@@ -100,9 +100,9 @@ def test_a_fault_gives_the_turn_away(turns):
     for within in (turns.take, lambda: turns.elsewhere()):
         with pytest.raises(ValueError), turns.take(), within():
             raise ValueError
-        told, end = [], threading.Event()
-        with drawing(turns, "next", told, end):
-            assert reached(lambda: told == ["next"])
+        told: list[str] = []
+        with drawing(turns, "next", told, threading.Event()):
+            assert reached(lambda told=told: told == ["next"])
 
 
 def test_who_moves_on_while_waiting_leaves_the_line(turns):

@@ -47,7 +47,7 @@ def histogram_figure(
             x=x, y=y, mode="lines", name=name, line={"color": colour, "dash": dash, "width": 2}, hoverinfo="skip"
         )
     if v_init is not None and T <= 64:
-        jumps = (np.arange(-T, 2 * T + 1) - v_init) / T
+        jumps = (np.arange(1, T + 1) - v_init) / T
         share = np.concatenate([[0.0], jumps[(jumps > 0) & (jumps < top)], [top]])
         within = (share[1:] + share[:-1]) / 2
         steps = staircase(within, 1.0, T, v_init).astype(np.float32)
