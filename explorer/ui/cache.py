@@ -88,7 +88,13 @@ class Remote:
 def runner() -> Runner:
     """Return the one queue of runs."""
     atexit.register(executor().close)
-    return Runner(Remote)
+    return Runner(Remote, lost)
+
+
+def lost(owner: str) -> bool:
+    """Tell whether a visitor's browser has no connection to this server; owner ends in "@" and his session's name."""
+    session = owner.partition("@")[2]
+    return bool(session) and st.runtime.exists() and not st.runtime.get_instance().is_active_session(session)
 
 
 class RemoteTrainer:
@@ -122,7 +128,7 @@ class RemoteTrainer:
 @kept(1)
 def workshop() -> Workshop:
     """Return the one queue of fine-tunings; they wait while simulations wait."""
-    return Workshop(RemoteTrainer(), lambda: runner().load().waiting > 0)
+    return Workshop(RemoteTrainer(), lambda: runner().load().waiting > 0, lost)
 
 
 @kept(64)

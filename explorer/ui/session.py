@@ -49,6 +49,7 @@ MESSAGE: Entry[str | None] = Entry("message", _nothing)
 LAST_GOOD: Entry[Settings | None] = Entry("last_good", _nothing)
 PAGES: Entry[dict[str, Any]] = Entry("pages", dict)
 OWNER: Entry[str] = Entry("owner", str)
+TITLE: Entry[str | None] = Entry("title", _nothing)  # of the page shown last
 ASKED: Entry[Settings | None] = Entry("asked", _nothing)
 PLACED: Entry[tuple[str, tuple[int, ...]] | None] = Entry("placed", _nothing)
 SHOWN: Entry[Shown | None] = Entry("shown", _nothing)
