@@ -165,7 +165,10 @@ def certain_figure(names: Sequence[str], shares: Mapping[str, Sequence[float]]) 
 
 
 def width_figure(names: Sequence[str], width: Sequence[float], looseness: Sequence[float]) -> Figure:
-    """Draw, per site, the bounds' mean width in thetas and how many times wider they are than what was sampled."""
+    """Draw, per site, the bounds' mean width in thetas and how many times wider they are than what was sampled.
+
+    On a logarithmic scale: both grow by about the same factor with each layer that nothing clips.
+    """
     figure = theme.new_figure(340, "layer", "width (θ), and times the sampled width")
     for label, values, style in (("width / θ", width, theme.YOURS), ("width / sampled width", looseness, theme.ZERO)):
         figure.add_scatter(
@@ -178,6 +181,7 @@ def width_figure(names: Sequence[str], width: Sequence[float], looseness: Sequen
             hovertemplate="%{x}<br>%{y:.3g}<extra>" + label + "</extra>",
         )
     figure.add_hline(y=1, line={"color": theme.GREY, "dash": "dash", "width": 1})
+    figure.update_yaxes(type="log", exponentformat="power")
     figure.update_yaxes(type="log", exponentformat="power")
     return figure
 

@@ -3,8 +3,8 @@
 A run is known by its key, so two visitors with the same settings share what is computed; each holds it as a `Job`,
 which shows exactly his own first N images, whatever else is known. A visitor who moves a control asks for other runs;
 a run that nobody asks for stops at the engine's next chunk and can be taken up later where it was. A visitor who is
-silent for long, or whose browser is gone, has left. The machine's time is shared by visitor, not by run, and who waits for his first point comes
-first.
+silent for long, or whose browser is gone, has left. The machine's time is shared by visitor, not by run, and who waits
+for his first point comes first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The queue of fine-tunings: one thread, one short slice at a time, after the simulations of other visitors.
 
 A visitor has one fine-tuning. It goes on while he looks at it; one that nobody asks about for a minute, or whose
-visitor's browser is gone, stops where it is, and can be taken up again. Slices wait while simulations wait, but not for ever.
+visitor's browser is gone, stops where it is, and can be taken up again. Slices wait while simulations wait, but not for
+ever.
 """
 
 from __future__ import annotations

@@ -165,6 +165,12 @@ def available(network: str, source: str, n: int) -> int:
     return executor().call("explorer.study.measure:available", network, source, n)
 
 
+@kept(16)
+def dataset(source: str) -> str:
+    """Return which known test set a source holds; see `library.dataset`."""
+    return executor().call("explorer.study.library:dataset", source)
+
+
 @kept(64)
 def note(network: str, source: str, n: int) -> str:
     """Return how the first n images of a source were chosen, in words."""
@@ -242,10 +248,10 @@ def additions(settings: Settings) -> Work:
     return aside("additions", settings)
 
 
-@kept(24, LOOK_BYTES)
-def windows(settings: Settings) -> Windows:
-    """Return accuracy over every read-out window; settings without image and neuron."""
-    return aside("windows", settings)
+@kept(128, LOOK_BYTES)
+def windows(settings: Settings, begin: int, end: int) -> Windows:
+    """Return accuracy of images [begin, end) over every read-out window; settings: a run's key."""
+    return aside("windows", settings, begin, end)
 
 
 @kept(8)

@@ -14,7 +14,7 @@ from explorer.plots import methods as drawn
 from explorer.plots import theme
 from explorer.plots.figure import Figure
 from explorer.study import energy, keys, ranking
-from explorer.study.ranking import Entry, Row
+from explorer.study.ranking import Entry, Point, Row
 from explorer.study.results import Result
 from explorer.study.runner import Job
 from explorer.study.settings import Settings
@@ -22,7 +22,9 @@ from explorer.ui import cache, frame, state
 from explorer.ui.session import METHODS_STOPPED, STANDINGS
 
 BACKGROUND = "background-color: #009E7333"
-MARK, COSTS = "●", ("latency", "bits", "spikes", "additions (M)", "energy (µJ)")
+BEST, SHARED = "●", "○"  # the best of a column; those that share the lead
+NAME_WIDTH = 290  # pixels: the longest name, with what stands before it
+COSTS = ("latency", "bits", "spikes", "additions (M)", "energy (µJ)")
 Starts = list[tuple[Entry, Entry, Entry]]
 
 
@@ -148,9 +150,15 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
     styled = styled.format("{:.1f}", subset=columns)
     colours = pd.DataFrame("", index=data.index, columns=data.columns)
     for T, column in zip(now.steps, columns, strict=True):
-        best = ranking.leaders([row.points.get(T) for row in rows])
-        colours.loc[best, column] = BACKGROUND
-        styled = styled.format("{:.1f} " + MARK, subset=(data.index[best], column))
+        points = [row.points.get(T) for row in rows]
+        leading, top = ranking.leaders(points), max((p.top1 for p in points if p is not None), default=0.0)
+        alone = sum(leading) == 1
+        for i, point in enumerate(points):
+            if leading[i] and point is not None:
+                spread = f" [{interval(point)}]" if point.top1 == top else ""
+                styled = styled.format(f"{{:.1f}}{spread} {BEST if alone else SHARED}", subset=([i], column))
+        if alone:
+            colours.loc[leading, column] = BACKGROUND
     styled = styled.apply(lambda _: colours, axis=None)
     number = st.column_config.NumberColumn
     key = f"methods_table_{chosen}"  # with another method nothing is selected any more: rows may have moved
@@ -164,7 +172,7 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
         selection_mode="single-row",
         placeholder="…" if any(T not in row.points for row in rows for T in now.steps) else "–",
         column_config={
-            "method": st.column_config.TextColumn(pinned=True),
+            "method": st.column_config.TextColumn(pinned=True, width=NAME_WIDTH),
             "latency": number(help=f"Steps from the image to the answer after T = {now.T}."),
             "bits": number(help="Bits that tell what one neuron sends in one step."),
             "spikes": number(help=f"Spikes per neuron and image in T = {now.T}, first phases included."),
@@ -173,6 +181,12 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
         },
         alt=f"Accuracy of {len(rows)} conversions at T = {', '.join(map(str, now.steps))}.",
     )
+
+
+def interval(point: Point, between: str = "–") -> str:
+    """Return a point's 95 % interval in per cent, as written."""
+    low, high = point.interval
+    return f"{100 * low:.1f}{between}{100 * high:.1f}"
 
 
 def _clicked(key: str, rows: Sequence[Row], on_choose: Callable[[str], None]) -> None:
