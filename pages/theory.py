@@ -96,6 +96,9 @@ st.caption(
 )
 
 
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def reach_of(found):
     """Return up to which site the bounds say something, and why they say nothing behind it."""
     sites = found.sites
@@ -118,11 +121,11 @@ def reach_of(found):
 
 
 def scientific(value):
-    """Return a positive number as people write it, large ones with a power of ten."""
-    if value < 10_000:
+    """Return a number as people write it, large ones with a power of ten."""
+    if abs(value) < 10_000:
         return frame.plain_number(value)
-    power = int(np.log10(value))
-    return f"{value / 10**power:.1f} · 10^{power}"
+    power = int(np.log10(abs(value)))
+    return f"{value / 10**power:.1f} · 10{str(power).translate(RAISED)}".replace("-", "−")
 
 
 def certainty(radius):
@@ -141,7 +144,7 @@ def certainty(radius):
     row[0].metric("Class in the box", f"{name}: {'certain' if found.certain else 'not certain'}")
     row[1].metric(
         "Least lead of that class",
-        frame.plain_number(found.margin),
+        scientific(found.margin),
         help="A lower bound of its score less the best other, over the whole box; above 0 the class is certain.",
     )
     wide = next((each.name for each in found.sites if each.width > 1), None)
