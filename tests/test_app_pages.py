@@ -169,7 +169,7 @@ def test_a_tour_button_opens_its_settings():
 
 def test_the_tour_has_a_link_for_each_published_figure():
     at = open_app()
-    text = next(m.value for m in at.markdown if "accuracy_and_ablation?view=" in m.value)
+    text = next(m.value for m in at.markdown if "accuracy_and_ablation?view=" in m.value).replace("\u00a0", " ")
     found = dict(re.findall(r"\[(T = \d+: [\d.]+ %)\]\(\S+?view=([\w-]+)\)", text))
     scene, _ = link.admit(link.decode(found["T = 16: 93.38 %"]))
     now = scene.settings

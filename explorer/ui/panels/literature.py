@@ -100,14 +100,14 @@ def links(root: str, settings: Settings) -> None:
 
 @once
 def _links(root: str, source: str, device: str) -> str:
-    lines = []
+    lines, page = [], f"{root}accuracy_and_ablation?{link.PARAMETER}="
     for one in published.PUBLISHED:
         scenes = {T: published.reproduction(one, T, source, device) for T in one.top1}
         opened = [
-            f"[T = {T}: {one.top1[T]:.2f} %]({root}accuracy_and_ablation?{link.PARAMETER}={link.encode(scene)})"
+            f"[T\u00a0=\u00a0{T}: {one.top1[T]:.2f}\u00a0%]({page}{link.encode(scene)})"
             for T, scene in scenes.items()
             if scene is not None
         ]
         told = " · ".join(opened) or f"no {published.CALLED[one.network]} trained this way is shipped"
-        lines.append(f"* {NAMES[one.method].title}, {published.named(one)}: {told}")
+        lines.append(f"* :small[{published.named(one)}, {NAMES[one.method].title}: {told}]")
     return "\n".join(lines)
