@@ -46,6 +46,7 @@ def draw(view, now):
     method = view.settings.method
     with st.container():
         standings.table(now, shown, method, choose)
+        st.caption(f"**Highest, with its 95 % interval.** {standings.highest(now, shown)}")
         st.caption(legend(now, n, known))
     unit = "Accuracy" if known.labelled else "Agreement"
     figure = standings.figure(now, shown, method, known.ann_top1 if known.labelled else None, known.labelled)
@@ -68,11 +69,11 @@ def legend(now, n, known):
     """Return the line under the table: what it rests on, and what its marks mean."""
     what = "top-1 accuracy" if known.labelled else "agreement with the ANN"
     ann = f"; the ANN has {100 * known.ann_top1:.1f} %" if known.labelled else ""
+    source, level = keys.plain(keys.label(now.settings.source)), f"{100 * ranking.SIGNIFICANT:.0f} %"
     return (
-        f"{what.capitalize()} in per cent on the first {n} images ({keys.plain(keys.label(now.settings.source))}), the "
-        f"same ones in all cells{ann}. Beside the highest value of a column stands its 95 % interval. {standings.BEST} "
-        f"better than every other of its column; {standings.SHARED} cannot be told from the highest, so that none is "
-        f"best (McNemar's exact test at {100 * ranking.SIGNIFICANT:.0f} %, adjusted for their number). On {n} images "
+        f"{what.capitalize()} in per cent on the first {n} images ({source}), the same ones in all cells{ann}. "
+        f"{standings.BEST} better than every other of its column; {standings.SHARED} cannot be told from the "
+        f"highest, so that none is best (McNemar's exact test at {level}, adjusted for their number). On {n} images "
         f"single values are uncertain by up to ±{100 * widest(n):.0f} points. Latency, bits, spikes, additions and "
         f"energy at T = {now.T}. Methods stand as their papers have them, without scales and changed layers. Click a "
         "row's box, or a point of the chart, to make a method the explorer's; a column's head sorts."

@@ -23,7 +23,7 @@ from explorer.ui.session import METHODS_STOPPED, STANDINGS
 
 BACKGROUND = "background-color: #009E7333"
 BEST, SHARED = "●", "○"  # the best of a column; those that share the lead
-NAME_WIDTH = 290  # pixels: the longest name, with what stands before it
+NAME_WIDTH, T_WIDTH = 290, 78  # pixels: the longest name, with what stands before it; a value with its mark
 COSTS = ("latency", "bits", "spikes", "additions (M)", "energy (µJ)")
 Starts = list[tuple[Entry, Entry, Entry]]
 
@@ -150,13 +150,9 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
     styled = styled.format("{:.1f}", subset=columns)
     colours = pd.DataFrame("", index=data.index, columns=data.columns)
     for T, column in zip(now.steps, columns, strict=True):
-        points = [row.points.get(T) for row in rows]
-        leading, top = ranking.leaders(points), max((p.top1 for p in points if p is not None), default=0.0)
+        leading = ranking.leaders([row.points.get(T) for row in rows])
         alone = sum(leading) == 1
-        for i, point in enumerate(points):
-            if leading[i] and point is not None:
-                spread = f" [{interval(point)}]" if point.top1 == top else ""
-                styled = styled.format(f"{{:.1f}}{spread} {BEST if alone else SHARED}", subset=([i], column))
+        styled = styled.format(f"{{:.1f}} {BEST if alone else SHARED}", subset=(data.index[leading], column))
         if alone:
             colours.loc[leading, column] = BACKGROUND
     styled = styled.apply(lambda _: colours, axis=None)
@@ -173,6 +169,7 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
         placeholder="…" if any(T not in row.points for row in rows for T in now.steps) else "–",
         column_config={
             "method": st.column_config.TextColumn(pinned=True, width=NAME_WIDTH),
+            **{column: number(width=T_WIDTH) for column in columns},
             "latency": number(help=f"Steps from the image to the answer after T = {now.T}."),
             "bits": number(help="Bits that tell what one neuron sends in one step."),
             "spikes": number(help=f"Spikes per neuron and image in T = {now.T}, first phases included."),
@@ -181,6 +178,20 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
         },
         alt=f"Accuracy of {len(rows)} conversions at T = {', '.join(map(str, now.steps))}.",
     )
+
+
+def highest(now: Standings, rows: Sequence[Row]) -> str:
+    """Return the highest value at each T with its 95 % interval, and how many share its lead."""
+    told = []
+    for T in now.steps:
+        points = [row.points.get(T) for row in rows]
+        there = [(point.top1, row.entry.title, point) for row, point in zip(rows, points, strict=True) if point]
+        if there:
+            top, title, point = max(there, key=lambda one: one[0])
+            others = sum(ranking.leaders(points)) - 1
+            mark = f"{SHARED} shared with {others}" if others else BEST
+            told.append(f"T = {T}: {keys.plain(title)} {100 * top:.1f} % ({interval(point)}) {mark}")
+    return " · ".join(told)
 
 
 def interval(point: Point, between: str = "–") -> str:
