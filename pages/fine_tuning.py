@@ -13,8 +13,11 @@ from explorer.ui import cache, dialogs, frame, state
 from explorer.ui.components import chart
 from explorer.ui.session import OWN_NETWORKS, TUNED
 
-METHODS = {"dsr": "All layers (DSR)", "tandem": "Layer by layer"}
+METHODS = {"hybrid": "Through time", "dsr": "Through means (DSR)", "tandem": "Layer by layer"}
 ABOUT = {
+    "hybrid": "Spikes forward; backward through every time-step, a smooth step in place of the spike's jump (surrogate "
+    "gradients, Neftci et al. 2019, from a converted network as in Rathi et al. 2020). It sees in which order spikes "
+    "arrive, which means do not, and costs T passes back.",
     "dsr": "Spikes forward; backward through the mean over time, as through a clip, so that gradients cost one pass of "
     "the ANN's size whatever T is (Meng et al. 2022). Weights and thresholds of all layers are trained.",
     "tandem": "One layer after the other turns to spikes and is left alone from then on; its counts feed the rest, "
@@ -29,10 +32,10 @@ def controls(settings) -> Wanted:
         "Method",
         list(METHODS),
         format_func=METHODS.get,
-        default="dsr",
+        default="hybrid",
         key="tuning_method",
         required=True,
-        help="Both start from the network calibrated for this T, with one threshold a channel and no shifts in time.",
+        help="All start from the network calibrated for this T, with one threshold a channel and no shifts in time.",
     )
     images = left.select_slider(
         "Images",
@@ -66,9 +69,9 @@ def controls(settings) -> Wanted:
         key="tuning_moved",
         help="Every epoch sees them a little otherwise. Switch it off where left and right mean something.",
     )
-    st.caption(f"{ABOUT[method or 'dsr']} Trained for T = {settings.T} time-steps, the sidebar's.")
+    st.caption(f"{ABOUT[method or 'hybrid']} Trained for T = {settings.T} time-steps, the sidebar's.")
     return Wanted(
-        settings.network, settings.source, method or "dsr", settings.T, int(updates), int(batch), rate, images, moved
+        settings.network, settings.source, method or "hybrid", settings.T, int(updates), int(batch), rate, images, moved
     )
 
 

@@ -40,7 +40,7 @@ def test_a_network_is_tuned_kept_pinned_and_discarded(monkeypatch):
     at.button(key="tuning_pin").click().run()
     assert not at.exception and not errors(at)
     kept = at.selectbox(key="set_network").value
-    assert keys.is_upload(kept) and "dsr-T2" in kept and at.selectbox(key="set_rule").value == "clip"
+    assert keys.is_upload(kept) and "hybrid-T2" in kept and at.selectbox(key="set_rule").value == "clip"
     (pin,) = at.session_state["pins"]
     assert pin.network == kept and pin.settings.T == 2
     assert at.get("download_button")

@@ -23,7 +23,9 @@ from explorer.engine import (
     simulate,
     trace,
 )
+from explorer.engine.finetune.progress import METHODS
 from explorer.engine.finetune.representation import Representation, fire
+from explorer.engine.finetune.surrogate import Spikes
 from explorer.engine.finetune.tunable import Timed, Tunable
 from explorer.engine.finetune.tuning import Held, Tuning, TuningSpec
 from explorer.engine.graph.network import state_fingerprint
@@ -106,6 +108,36 @@ def test_the_neurons_fire_as_the_obvious_loop(T):
     assert (n > 0).any() and (n < T).any()
 
 
+def slow(x, theta):
+    """What a neuron sends, one step after the other, its slope that of a triangle: the obvious loop, on autograd."""
+    v, sent = (theta / 2).expand(x.shape[1:]), []
+    for current in x:
+        u = v + current
+        share = u / theta
+        slope = (1 - (share - 1).abs()).clamp(min=0).detach()
+        s = theta * ((u >= theta).double() + slope * (share - share.detach()))
+        v = u - s
+        sent.append(s)
+    return torch.stack(sent)
+
+
+@pytest.mark.parametrize("one", [False, True])
+@pytest.mark.parametrize("T", [2, 5])
+def test_through_time_spikes_and_gradients_are_those_of_the_obvious_loop(T, one):
+    torch.manual_seed(T)
+    x = torch.randn(T, 5, 4, 3, 3, dtype=torch.float64)
+    theta = torch.tensor(0.7, dtype=torch.float64) if one else torch.rand(4, 1, 1, dtype=torch.float64) + 0.3
+    weights, found = torch.randn(T, 5, 4, 3, 3, dtype=torch.float64), []
+    for way in (slow, lambda x, theta: Spikes.apply(x.flatten(0, 1), theta, T).unflatten(0, (T, 5))):
+        given, bound = x.clone().requires_grad_(), theta.clone().requires_grad_()
+        sent = way(given, bound)
+        (sent * weights).sum().backward()
+        found.append((sent.detach(), given.grad, bound.grad))
+    assert torch.equal(found[0][0] > 0, found[1][0] > 0) and (found[0][0] > 0).any()
+    for expected, got in zip(*found, strict=True):
+        assert torch.allclose(expected, got, atol=1e-12) and expected.abs().max() > 0
+
+
 @pytest.mark.parametrize("x", [-0.4, 0.15, 0.35, 0.62, 1.3])
 def test_one_neurons_gradient_is_the_slope_of_its_expected_representation(x):
     """Expected: currents uniform in the step of the staircase around x, which is where OPI's half comes from."""
@@ -181,6 +213,8 @@ def test_it_spikes_as_the_engine_does_and_so_does_what_comes_out(kind):
     again = convert(tuned, calibrate(tuned, torch.empty(0), CalibrationSpec(TrainedClip())))
     with torch.no_grad():
         scores = tunable(images)
+        through = Tunable(network, snn.neurons, 5, images, through_time=True).eval()(images)
+    assert torch.allclose(through, scores, atol=1e-5)
     for other in (snn, again):
         theirs = simulate(other, images, SimulationSpec(5)).logits[-1]
         same = ((scores - theirs).abs().amax(1) < 1e-3).double().mean()
@@ -190,7 +224,7 @@ def test_it_spikes_as_the_engine_does_and_so_does_what_comes_out(kind):
     assert torch.allclose(tuned.forward(images), ann, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["dsr", "tandem"])
+@pytest.mark.parametrize("method", METHODS)
 def test_training_lowers_the_loss_and_leaves_the_network_as_found(method):
     tuning = start(method=method, updates=60, judge_every=5)
     before = state_fingerprint(tuning.ann.graph_module)
@@ -201,6 +235,26 @@ def test_training_lowers_the_loss_and_leaves_the_network_as_found(method):
     assert state_fingerprint(tuning.ann.graph_module) == before
     assert not any(p.requires_grad or p.grad is not None for p in tuning.ann.graph_module.parameters())
     assert steps[-1].theta != steps[0].theta
+
+
+def test_several_numbers_of_steps_take_turns_on_the_same_weights():
+    tuning = start(method="hybrid", updates=6, also=(5, 0), judge_every=6)
+    taken, run_for = [], tuning.net.run_for
+    tuning.net.run_for = lambda T: (taken.append(T), run_for(T))
+    first = tuning.step()
+    assert taken == [3] and first.loss > 0
+    list(tuning.run())
+    assert taken == [3, 5, 0] * 3  # six updates and one look
+    images, right = tuning.held.images, tuning.right
+    shares = []
+    for T in (3, 5):
+        run_for(T)
+        with torch.no_grad():
+            shares.append(float((tuning.net(images).argmax(1) == right).double().mean()))
+    assert tuning.judged[-1].accuracy == pytest.approx(sum(shares) / 2)
+    run_for(0)
+    with torch.no_grad():
+        assert torch.allclose(tuning.net(images), tuning.net.module()(images), atol=1e-5)
 
 
 def test_tandem_turns_layer_after_layer_to_spikes_and_leaves_alone_what_lies_before():
@@ -227,7 +281,7 @@ def test_the_seed_decides_everything():
     assert any(not torch.equal(x, c.net.state()[name]) for name, x in a.net.state().items())
 
 
-@pytest.mark.parametrize("method", ["dsr", "tandem"])
+@pytest.mark.parametrize("method", METHODS)
 def test_it_goes_on_from_what_was_kept(method):
     whole, half = start(method=method), start(method=method)
     list(whole.run())
@@ -307,7 +361,9 @@ def test_a_shift_to_start_with_goes_into_the_offsets():
     [
         ({"T": 1}, "at least 2 time-steps, got 1"),
         ({"T": 300}, "at most 256"),
-        ({"method": "bptt"}, "one of dsr, tandem"),
+        ({"method": "bptt"}, "one of dsr, hybrid, tandem"),
+        ({"also": (1,)}, "at least 2 time-steps, or 0"),
+        ({"also": (0, 999)}, "at most 256"),
         ({"updates": 0}, "a whole number from 1"),
         ({"rate": 0.0}, "above 0"),
         ({"rate": float("nan")}, "above 0"),

@@ -17,10 +17,13 @@ from explorer.engine import (
     TrainedClip,
     calibrate,
     convert,
+    methods,
     simulate,
     trace,
 )
 from explorer.engine.finetune.tunable import Tunable
+from explorer.engine.graph.clip import TrainableClip
+from explorer.engine.graph.qcfs import QuantisedClip
 from explorer.zoo import architectures, cifar10
 from explorer.zoo.fitting import load_checkpoint
 from explorer.zoo.registry import load
@@ -78,7 +81,7 @@ def test_it_writes_a_checkpoint_that_loads_and_spikes_as_measured(reads, tmp_pat
     assert reads.count("test") == 1 and reads.count("batch") == 1 + 4
     card = json.loads(out.with_suffix(".json").read_text())
     assert (
-        card["recipe"]["method"] == "dsr"
+        card["recipe"]["method"] == "hybrid"
         and card["recipe"]["T"] == 2
         and card["recipe"]["start_from"] == "resnet20-relu"
     )
@@ -99,18 +102,54 @@ def test_it_writes_a_checkpoint_that_loads_and_spikes_as_measured(reads, tmp_pat
     assert "going on after update 4" in capsys.readouterr().out
 
 
-def test_the_weights_of_every_layer_come_through(tmp_path):
-    """One threshold a channel, shortcuts and batch norms included: the written network spikes as the trained one."""
-    net, card = load("resnet20-relu")
+def test_it_goes_on_from_a_file_it_wrote_and_learns_from_another_network(reads, tmp_path, capsys):
+    first = run(tmp_path, "--epochs", "1")[1]
+    before, _ = load("tuned", first.parent)
+    code, out = run(tmp_path / "more", "--network", str(first), "--teacher", "resnet20-relu", "--lr", "1e-9")
+    assert code == 0
+    card = json.loads(out.with_suffix(".json").read_text())["recipe"]
+    assert (card["start_from"], card["teacher"], card["start"]) == ("tuned", "resnet20-relu", tuned.TUNED)
+    after, _ = load("tuned", out.parent)
+    thetas = [[m.theta.detach() for m in net.modules() if isinstance(m, TrainableClip)] for net in (before, after)]
+    assert all(torch.allclose(a, b, rtol=1e-3) for a, b in zip(*thetas, strict=True))
+    x = tuned.to_input(pictures(20, False).images, torch.device("cpu"))
+    assert torch.allclose(before(x), after(x), atol=0.02 * float(before(x).std()))
+    assert run(tmp_path, "--network", str(tmp_path / "none.safetensors"))[0] == 2
+    assert "none" in capsys.readouterr().err
+
+
+def test_quantised_activations_stay_what_they_are(reads, tmp_path):
+    code, out = run(tmp_path, "--network", "resnet20-qcfs", "--steps", "2,3,0", "--epochs", "3")
+    assert code == 0
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert card["recipe"]["also"] == [3, 0] and card["recipe"]["start"] == "qcfs"
+    assert "T = 2, T = 3 and the ANN, in turns" in card["recipe"]["note"]
+    assert [*card["top1_after"]] == ["4", "8", "16", "32"]
+    net, read = load("tuned", out.parent)
+    sites = [m for m in net.modules() if isinstance(m, QuantisedClip)]
+    before = [m for m in load("resnet20-qcfs")[0].modules() if isinstance(m, QuantisedClip)]
+    assert len(sites) == 19 and [int(m.levels) for m in sites] == [int(m.levels) for m in before]
+    images = pictures(20, False)
+    x = tuned.to_input(images.images, torch.device("cpu"))
+    fitted = methods.get("qcfs")().fit(trace(net, read.example()), 4, x)
+    right = float((fitted.scores(x)[-1].argmax(1) == images.labels).double().mean())
+    assert card["top1_after"]["4"] == right
+
+
+@pytest.mark.parametrize(("name", "architecture"), [("relu", "resnet20-clip"), ("qcfs", "resnet20-qcfs")])
+def test_the_weights_of_every_layer_come_through(name, architecture):
+    """Thresholds, shortcuts and batch norms included: the written network spikes as the trained one."""
+    net, card = load(f"resnet20-{name}")
     network = trace(net, card.example())
     x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    snn = convert(network, calibrate(network, x, CalibrationSpec(Percentile(97.0, "channel"))))
+    rule = TrainedClip() if name == "qcfs" else Percentile(97.0, "channel")
+    snn = convert(network, calibrate(network, x, CalibrationSpec(rule)))
     tunable = Tunable(network, snn.neurons, 3, x).eval()
     with torch.no_grad():
         for p in tunable.parameters():
             p.mul_(1 + 0.05 * torch.rand(p.shape, generator=torch.Generator().manual_seed(p.numel())))
         scores = tunable(x)
-    written = tuned.as_network(tunable, "resnet20-clip", 10, card.example())
+    written = tuned.as_network(tunable, architecture, 10, card.example())
     again = trace(written, card.example())
     theirs = simulate(
         convert(again, calibrate(again, torch.empty(0), CalibrationSpec(TrainedClip()))), x, SimulationSpec(3)

@@ -314,6 +314,12 @@ def test_the_parts_of_a_calibration_are_added_one_by_one():
     )
     assert methods.parse(signed.cells()[-1].runs[0].method) == methods.parse("calibrate-signed")
     assert "fit_steps" not in signed.axes[0].values, "the signed calibration has no such part"
+    for key in names.CALIBRATIONS:  # every part asked for is switched off first, weights too
+        whole = sweep.preset("parts", Settings(method=f"{key}:fit_weights=true"), ["a"])
+        none = methods.parse(whole.cells()[0].runs[0].method)
+        assert not any(getattr(none, part) for part in names.CALIBRATION_PARTS)
+        assert whole.axes[0].values[-1] == "fit_weights"
+        assert methods.parse(whole.cells()[-1].runs[0].method).fit_weights
 
 
 def test_starts_under_calibration_are_fitted_for_each_start_and_T():

@@ -11,6 +11,7 @@ from dataclasses import asdict, astuple
 from typing import Any
 
 from explorer.cli.commands import Progress, opened, prepare, table
+from explorer.cli.values import step_numbers
 from explorer.engine import SpecError, methods
 from explorer.engine.methods import Method, Probe
 from explorer.engine.neurons import INTEGRATE_AND_FIRE
@@ -25,7 +26,7 @@ def run_compare(args: argparse.Namespace, on_progress: Progress | None = None, o
     if args.json and (args.csv or args.markdown):
         raise SpecError("compare: --json, --csv or --markdown, one of them.")
     chosen = chosen_methods(args.methods, args.seed)
-    steps = [_whole(text) for text in args.steps.split(",")]
+    steps = step_numbers(args.steps)
     starts = [text.strip() for text in args.starts.split(",")]
     rows, refusals = _measured(args, chosen, starts, steps, on_progress, on_fetch)
     if args.json:
@@ -124,12 +125,6 @@ def _measured(
     if not rows:
         raise SpecError(refusals[0].why)
     return rows, refusals
-
-
-def _whole(text: str) -> int:
-    if not text.strip().isdecimal():
-        raise SpecError(f"steps: whole numbers separated by commas, got {text!r}. Write for example 4,8,16.")
-    return int(text)
 
 
 def _cells(row: Row) -> list[str]:

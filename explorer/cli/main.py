@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   python -m explorer compare --methods opi,srp,cos --steps 4,8,16 --images 200
   python -m explorer report --errors --steps 16 --images 100
   python -m explorer run --network torchvision:resnet18 --data imagenet/val --images 200
-  python -m explorer finetune --method dsr --steps 4 --data package --out tuned.safetensors
+  python -m explorer finetune --method hybrid --steps 4 --data package --out tuned.safetensors
   python -m explorer serve --public
 """
 PROGRESS_WIDTH = 30

@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from explorer.engine.errors import ExplorerError
-from explorer.engine.methods.names import CALIBRATIONS, NAMES, split, with_field
+from explorer.engine.methods.names import CALIBRATION_PARTS, CALIBRATIONS, NAMES, split, with_field
 from explorer.limits import limits
 from explorer.study.results import Result, alike
 from explorer.study.settings import RULES, Settings, with_start
@@ -55,11 +55,7 @@ class Kind:
 PARTS = {
     "opi": "half-threshold starts",
     "law": "spikes may be taken back",
-    "fit_threshold": "thresholds",
-    "fit_shift": "a shift per channel",
-    "fit_even": "even steps",
-    "fit_steps": "each step's shift",
-    "fit_amplitude": "worth of a spike",
+    **CALIBRATION_PARTS,
 }  # of a calibration, in the order in which they are added; a method's field each
 CALIBRATED_STARTS, CALIBRATED_STEPS = (0.0, 0.25, 0.5, 0.75, 1.0), (4, 8, 16, 32)
 
@@ -192,7 +188,7 @@ def _parts_of(method: str) -> tuple[str, ...]:
     key, fields = split(method)
     signed = key == "calibrate-signed"
     steps = fields.get("fit_steps", "0" if signed else "2") != "0"
-    absent = {name for name in PARTS if fields.get(name) == "false"}
+    absent = {name for name in PARTS if fields.get(name, "false" if name == "fit_weights" else "true") == "false"}
     absent |= (set() if signed else {"law"}) | (set() if steps else {"fit_steps"})
     return tuple(name for name in PARTS if name not in absent)
 

@@ -30,8 +30,8 @@ LOOKS = 20  # at the held-back images, over a whole training
 class Wanted:
     """A fine-tuning: of which network, on which images, and how.
 
-    method: dsr or tandem; images: calibration images, those held back included; moved: training images are shifted, and
-    mirrored every other time.
+    method: dsr, hybrid or tandem; images: calibration images, those held back included; moved: training images are
+    shifted, and mirrored every other time.
     """
 
     network: str
@@ -120,7 +120,7 @@ def begin(
             f"updates: at most {UPDATES_MAX:,} here, got {wanted.updates:,}. Use the command line for more."
         )
     spec = TuningSpec(
-        "tandem" if wanted.method == "tandem" else "dsr",
+        wanted.method,  # type: ignore[arg-type]  # it is checked there
         wanted.T,
         wanted.updates,
         wanted.batch,

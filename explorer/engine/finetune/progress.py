@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+METHODS = ("dsr", "hybrid", "tandem")
+
 
 @dataclass(frozen=True)
 class Judged:

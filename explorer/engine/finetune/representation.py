@@ -25,26 +25,28 @@ def fire(mean: Tensor, steps: Tensor | None, theta: Tensor, T: int) -> tuple[Ten
     [(T - 1) B, *site], None where every step has the mean; theta: [C, 1, ...] or one value; activation units. The last
     step needs no current of its own: by charge, v before it fires is theta/2 + T mean - theta n(T - 1).
     """
-    rows = _rows(mean)
+    rows = rows_of(mean)
     channels = rows.shape[1]
     n = np.empty_like(rows)
     sent = np.empty((T - 1, *rows.shape), rows.dtype)
-    given = rows[None] if steps is None else _rows(steps).reshape(T - 1, *rows.shape)
-    scan(rows, given, steps is not None, _by_channel(theta, channels), n, sent)
-    return _laid_out(n, mean), _laid_out(sent.reshape(-1, channels), mean, T - 1)
+    given = rows[None] if steps is None else rows_of(steps).reshape(T - 1, *rows.shape)
+    scan(rows, given, steps is not None, by_channel(theta, channels), n, sent)
+    return laid_out(n, mean), laid_out(sent.reshape(-1, channels), mean, T - 1)
 
 
-def _by_channel(theta: Tensor, channels: int) -> np.ndarray:
+def by_channel(theta: Tensor, channels: int) -> np.ndarray:
+    """Return thresholds [C] for a scan."""
     return theta.detach().reshape(-1).expand(channels).contiguous().cpu().numpy()
 
 
-def _rows(value: Tensor) -> np.ndarray:
+def rows_of(value: Tensor) -> np.ndarray:
     """View values [B, C, ...] as rows [B * places, C]: no copy where the memory is channels-last."""
     last = value.detach().movedim(1, -1)
     return last.reshape(-1, last.shape[-1]).contiguous().cpu().numpy()
 
 
-def _laid_out(rows: np.ndarray, like: Tensor, times: int = 1) -> Tensor:
+def laid_out(rows: np.ndarray, like: Tensor, times: int = 1) -> Tensor:
+    """View rows [times B * places, C] as values [times B, C, ...], shaped like others [B, C, ...]."""
     B, C, *places = like.shape
     return torch.from_numpy(rows).to(like.device).view(times * B, *places, C).movedim(-1, 1)
 
@@ -62,9 +64,9 @@ class Representation(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         """Spread the gradient: inside the bounds to the mean, above them to theta."""
         mean, theta = ctx.saved_tensors
-        x, channels = _rows(mean), mean.shape[1]
+        x, channels = rows_of(mean), mean.shape[1]
         inside, above = np.empty_like(x), np.zeros(channels)
-        spread(_rows(grad), x, _by_channel(theta, channels), inside, above)
+        spread(rows_of(grad), x, by_channel(theta, channels), inside, above)
         per_channel = torch.from_numpy(above).to(theta)
         passed = per_channel.sum() if theta.ndim == 0 else per_channel.view_as(theta)
-        return _laid_out(inside, mean), passed, None
+        return laid_out(inside, mean), passed, None

@@ -62,3 +62,56 @@ def spread(grad, mean, theta, inside, above):
                 inside[r, c] = zero if over or x < zero else g
         for c in range(C):
             above[c] += part[c]
+
+
+@njit(**_OPTIONS)
+def scan_all(x, theta, before, sent):
+    """Fire for T steps: see `surrogate`. x, before, sent: [T, rows, C], the last two overwritten; theta: [C]."""
+    T, rows, C = x.shape
+    v = np.empty(C, x.dtype)
+    half, zero = x.dtype.type(0.5), x.dtype.type(0)
+    for r in range(rows):
+        for c in range(C):
+            v[c] = theta[c] * half
+        for t in range(T):
+            for c in range(C):
+                u = v[c] + x[t, r, c]
+                s = theta[c] if u >= theta[c] else zero
+                before[t, r, c] = u
+                sent[t, r, c] = s
+                v[c] = u - s
+
+
+@njit(**_OPTIONS)
+def back_in_time(grad, before, theta, into, above):
+    """Backward pass of `scan_all`: see `surrogate`.
+
+    grad: of what is sent; before: potentials before the reset; into: of the currents, overwritten; all [T, rows, C];
+    theta: [C]; above: float64 [C], zeros, the gradient of theta added.
+    """
+    T, rows, C = grad.shape
+    kind = grad.dtype.type
+    zero, one, half = kind(0), kind(1), kind(0.5)
+    part, g, inverse = np.empty(C, grad.dtype), np.empty(C, grad.dtype), np.empty(C, grad.dtype)
+    for c in range(C):
+        inverse[c] = one / theta[c]
+    for first in range(0, rows, 256):
+        for c in range(C):
+            part[c] = zero
+        for r in range(first, min(first + 256, rows)):
+            for c in range(C):
+                g[c] = zero
+            for back in range(T):
+                t = T - 1 - back
+                for c in range(C):
+                    share = before[t, r, c] * inverse[c]
+                    z = one if share >= one else zero
+                    slope = max(zero, one - abs(share - one))
+                    sending = grad[t, r, c] - g[c]
+                    part[c] += sending * (z - slope * share)
+                    g[c] += sending * slope
+                    into[t, r, c] = g[c]
+            for c in range(C):
+                part[c] += g[c] * half
+        for c in range(C):
+            above[c] += part[c]

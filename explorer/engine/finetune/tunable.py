@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from explorer.engine.errors import SpecError, UnsupportedLayerError
 from explorer.engine.finetune.representation import Representation, fire
+from explorer.engine.finetune.surrogate import Spikes
 from explorer.engine.graph import Network, Site
 from explorer.engine.graph.clip import TrainableClip
 from explorer.engine.graph.rewrite import attribute
@@ -30,6 +31,13 @@ class Timed:
     steps: Any
 
 
+@dataclass(frozen=True, eq=False)
+class Stepped:
+    """A value that changes in time, with gradients: all T steps one after the other, [T B, ...]."""
+
+    steps: Any
+
+
 class Tunable(nn.Module):
     """A trainable copy of a network whose first `spiking` sites send spikes; the others give clip(x, 0, theta).
 
@@ -44,20 +52,23 @@ class Tunable(nn.Module):
             time is taken at its mean. They fire by v(0) = theta/2, and a spike is worth theta.
         T: time-steps, at least 2.
         images: normalised images [N, C, H, W] by which weights are scaled.
+        through_time: all sites spike, and gradients go back through every step in place of the means.
 
     Raises:
         SpecError: T is out of range, or a threshold is per neuron.
         UnsupportedLayerError: the network calls something without a rule.
     """
 
-    def __init__(self, network: Network, neurons: dict[str, Neurons], T: int, images: Tensor) -> None:
+    def __init__(
+        self, network: Network, neurons: dict[str, Neurons], T: int, images: Tensor, through_time: bool = False
+    ) -> None:
         super().__init__()
         check_steps(T)
         if T < 2:
             raise SpecError(f"fine-tuning: at least 2 time-steps, got {T}. Choose 2 or more.")
         if network.unsupported:
             raise UnsupportedLayerError(" ".join(str(problem) for problem in network.unsupported[:3]))
-        self.network, self.T, self.spiking = network, T, len(network.sites)
+        self.network, self.T, self.spiking, self.through_time = network, T, len(network.sites), False
         self.body = copy.deepcopy(network.graph_module).requires_grad_(False)
         self.nodes: dict[str, fx.Node] = {node.name: node for node in self.body.graph.nodes}
         self.places: dict[str, Site] = {node: network.site(name) for name, node in network.site_nodes.items()}
@@ -67,6 +78,7 @@ class Tunable(nn.Module):
         self.gain = nn.ParameterDict()
         self._scale(images)
         self._take_shifts(neurons)
+        self.through_time = through_time
 
     def _scale(self, images: Tensor) -> None:
         for node in self.nodes.values():
@@ -102,6 +114,15 @@ class Tunable(nn.Module):
         if self.network.names[node.name] == "add":
             return next((o for o in map(self._offset, node.all_input_nodes) if o is not None), None)
         return None
+
+    def run_for(self, T: int) -> None:
+        """Take T steps from now on; 0: none, every site gives clip(x, 0, theta)."""
+        self.T = T
+
+    @property
+    def carried(self) -> int:
+        """Return how many steps a value in time is carried by."""
+        return self.T if self.through_time else self.T - 1
 
     def layer(self, node: fx.Node) -> Any:
         """Return the convolution or linear layer that a node calls; None if it calls another thing."""
@@ -185,6 +206,8 @@ class Tunable(nn.Module):
         for name, node in self.nodes.items():
             if node.op == "output":
                 scores = values[self.network.output]
+                if isinstance(scores, Stepped):
+                    return scores.steps.unflatten(0, (self.T, -1)).mean(0)
                 return scores.mean if isinstance(scores, Timed) else scores
             if node.op == "placeholder":
                 values[name] = images
@@ -203,9 +226,12 @@ class Tunable(nn.Module):
         raise AssertionError("a graph without output")
 
     def _site(self, site: Site, x: Any) -> Any:
-        mean, steps = (x.mean, x.steps) if isinstance(x, Timed) else (x, None)
         theta = self.theta[site.order]
-        if site.order >= self.spiking:
+        if self.through_time and self.T:
+            steps = x.steps if isinstance(x, Stepped) else x.repeat(self.T, *(1,) * (x.ndim - 1))
+            return Stepped(Spikes.apply(steps, theta, self.T))
+        mean, steps = (x.mean, x.steps) if isinstance(x, Timed) else (x, None)
+        if site.order >= self.spiking or not self.T:
             return Representation.apply(mean, theta, torch.minimum(mean.detach().clamp(min=0), theta.detach()))
         n, sent = fire(mean, steps, theta, self.T)
         return Timed(Representation.apply(mean, theta, n * (theta.detach() / self.T)), sent)
@@ -213,6 +239,8 @@ class Tunable(nn.Module):
     def _convolved(self, node: fx.Node, x: Any, scaling: bool) -> Any:
         layer, gain = self.layer(node), self.gain[node.name]
         weight = layer.weight * _over(gain, layer.weight)
+        if isinstance(x, Stepped):
+            return Stepped(layer._conv_forward(x.steps, weight, layer.bias))
         mean = layer._conv_forward(x.mean if isinstance(x, Timed) else x, weight, layer.bias)
         if scaling:
             spread = mean.movedim(1, 0).flatten(1).std(1, correction=0)
@@ -225,27 +253,32 @@ class Tunable(nn.Module):
 
     def _call(self, node: fx.Node, values: dict[str, Any]) -> Any:
         given = [values[source.name] for source in node.all_input_nodes]
+        if any(isinstance(value, Stepped) for value in given):
+            return Stepped(self._in_steps(node, values))
         mean = self._run(node, values, "mean")
         if not any(isinstance(value, Timed) for value in given):
             return mean
         with torch.no_grad():
-            if self.network.kinds[node.name] != "max_pool":
-                return Timed(mean, self._run(node, values, "steps"))
-            (x,) = given  # exact in rate: what the pool of the sums so far gained in a step
-            B = len(x.mean)
-            sums = x.steps.unflatten(0, (self.T - 1, B)).cumsum(0).flatten(0, 1)
-            pooled = self._run(node, {node.all_input_nodes[0].name: Timed(sums, sums)}, "steps")
-            return Timed(mean, torch.cat([pooled[:B], pooled[B:] - pooled[:-B]]))
+            return Timed(mean, self._in_steps(node, values))
+
+    def _in_steps(self, node: fx.Node, values: dict[str, Any]) -> Any:
+        if self.network.kinds[node.name] != "max_pool":
+            return self._run(node, values, "steps")
+        (source,) = node.all_input_nodes  # exact in rate: what the pool of the sums so far gained in a step
+        sums = values[source.name].steps.unflatten(0, (self.carried, -1)).cumsum(0).flatten(0, 1)
+        pooled = self._run(node, {source.name: Stepped(sums)}, "steps")
+        B = len(pooled) // self.carried
+        return torch.cat([pooled[:B], pooled[B:] - pooled[:-B]])
 
     def _run(self, node: fx.Node, values: dict[str, Any], side: str) -> Any:
         """Do one call on means, or on all steps at once; what is the same in all steps is repeated."""
 
         def value(source: fx.Node) -> Any:
             found = values[source.name]
-            if isinstance(found, Timed):
+            if isinstance(found, Timed | Stepped):
                 return getattr(found, side)
             if side == "steps" and source.name in self.by_image and isinstance(found, Tensor):
-                return found.repeat(self.T - 1, *(1,) * (found.ndim - 1))
+                return found.repeat(self.carried, *(1,) * (found.ndim - 1))
             return found
 
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), value)

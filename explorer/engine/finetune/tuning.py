@@ -1,6 +1,7 @@
-"""Fine-tuning, one update at a time: by DSR, or layer after layer by progressive tandem learning.
+"""Fine-tuning, one update at a time: by DSR, by hybrid training, or layer after layer by progressive tandem learning.
 
 DSR [Meng2022]: all sites spike, and everything is trained through the spike representation.
+Hybrid [Rathi2020]: all sites spike, and everything is trained through time, by surrogate gradients: T passes back.
 Tandem [Wu2020]: the first sites spike and what lies before them is left alone; their counts feed the rest, which is
 trained as an ANN with clips; when the loss on held-back images stalls, the next site spikes.
 """
@@ -18,12 +19,11 @@ from torch import Tensor
 
 from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import Cancelled, DataError, SpecError
-from explorer.engine.finetune.progress import Judged, Progress
+from explorer.engine.finetune.progress import METHODS, Judged, Progress
 from explorer.engine.finetune.tunable import Tunable
 from explorer.engine.graph import Network
 from explorer.engine.specs import check_steps
 
-METHODS = ("dsr", "tandem")
 SCALING = 256  # images by which weights are scaled at the start
 JUDGED_TOGETHER = 50
 Stop = Callable[[], bool] | None
@@ -61,10 +61,11 @@ class TuningSpec:
 
     The loss of a batch is (1 - share) CE(labels) + share tau^2 KL(ANN/tau || SNN/tau) [Hinton2015], without labels the
     second alone. Adam's learning rate rises over the first tenth of the updates to `rate`, then falls linearly to 0.
-    judge_every: updates between looks at the held-back images.
+    judge_every: updates between looks at the held-back images. also: other numbers of time-steps that are trained for,
+    in turns with T, all of them judged; 0: the ANN, every site a clip.
     """
 
-    method: Literal["dsr", "tandem"] = "dsr"
+    method: Literal["dsr", "hybrid", "tandem"] = "dsr"
     T: int = 4
     updates: int = 200
     batch: int = 64
@@ -73,10 +74,14 @@ class TuningSpec:
     temperature: float = 2.0
     judge_every: int = 20
     seed: int = 0
+    also: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_steps(self.T)
         _require(self.T >= 2, f"T: fine-tuning needs at least 2 time-steps, got {self.T}.")
+        for other in filter(None, self.also):
+            check_steps(other)
+        _require(1 not in self.also, "also: fine-tuning needs at least 2 time-steps, or 0 for the ANN, got 1.")
         _require(self.method in METHODS, f"method: one of {', '.join(METHODS)}, got {self.method!r}.")
         for name in ("updates", "batch", "judge_every"):
             value = getattr(self, name)
@@ -84,6 +89,11 @@ class TuningSpec:
         _require(0 < self.rate <= 1, f"rate: above 0, at most 1, got {self.rate}. Try 0.0002.")
         _require(0 <= self.share <= 1, f"share: from 0 to 1, got {self.share}.")
         _require(0 < self.temperature <= 100, f"temperature: above 0, at most 100, got {self.temperature}.")
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The numbers of time-steps trained for, one update each in turn."""
+        return (self.T, *self.also)
 
     def rate_at(self, update: int) -> float:
         """Return the learning rate of an update, counted from 0."""
@@ -122,7 +132,7 @@ class Tuning:
         self.batch = min(spec.batch, len(pictures))
         first = pictures.take(torch.arange(min(SCALING, len(pictures))), 0)
         ann.check_images(held.images)
-        self.net = Tunable(start.network, start.neurons, spec.T, first)
+        self.net = Tunable(start.network, start.neurons, spec.T, first, spec.method == "hybrid")
         self.sites = [site.name for site in start.network.sites]
         if spec.method == "tandem":
             self.net.convert(1)
@@ -163,6 +173,7 @@ class Tuning:
         labels = None if self.pictures.labels is None else self.pictures.labels[index]
         for group in self.optimiser.param_groups:
             group["lr"] = spec.rate_at(self.update)
+        self.net.run_for(spec.turns[self.update % len(spec.turns)])
         loss = self._loss(self.net(images), self.ann.forward(images, len(images)), labels)
         if not bool(torch.isfinite(loss)):
             raise SpecError(
@@ -198,7 +209,19 @@ class Tuning:
 
     @torch.no_grad()
     def _judge(self) -> Judged:
+        looks = [self._judged_for(T) for T in self.spec.turns]
+        loss = sum(loss for loss, _ in looks) / len(looks)
+        shares = [right for T, (_, right) in zip(self.spec.turns, looks, strict=True) if T]
+        look = Judged(self.update, loss, sum(shares) / len(shares))
+        if not self.judged or look.accuracy > self.best.accuracy:
+            self.best_state = copy.deepcopy(self.net.state())
+        self.judged.append(look)
+        return look
+
+    def _judged_for(self, T: int) -> tuple[float, float]:
+        """Return loss and share of held-back images right after T steps."""
         loss, hits, spiking = 0.0, 0, self.net.spiking
+        self.net.run_for(T)
         try:
             for i in range(0, len(self.held.images), JUDGED_TOGETHER):
                 self._go_on()
@@ -213,12 +236,7 @@ class Tuning:
                 hits += int((scores.argmax(1) == self.right[part]).sum())
         finally:
             self.net.spiking = spiking
-        n = len(self.held.images)
-        look = Judged(self.update, loss / n, hits / n)
-        if not self.judged or look.accuracy > self.best.accuracy:
-            self.best_state = copy.deepcopy(self.net.state())
-        self.judged.append(look)
-        return look
+        return loss / len(self.held.images), hits / len(self.held.images)
 
     def _next_layer(self, loss: float) -> None:
         """Let the next site spike where the loss did not fall since the last look, or its share of updates is used."""

@@ -44,6 +44,14 @@ NAMES: Mapping[str, Name] = {
 
 
 CALIBRATIONS = ("calibrate", "calibrate-signed")
+CALIBRATION_PARTS: Mapping[str, str] = {
+    "fit_threshold": "thresholds",
+    "fit_shift": "a shift per channel",
+    "fit_even": "even steps",
+    "fit_steps": "each step's shift",
+    "fit_amplitude": "worth of a spike",
+    "fit_weights": "weights",
+}  # fields of a calibration and what they fit, in the order in which they are shown one by one
 
 
 def split(text: str) -> tuple[str, dict[str, str]]:

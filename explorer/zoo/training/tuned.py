@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from explorer.engine import methods, trace
 from explorer.engine.errors import SpecError
+from explorer.engine.finetune.progress import METHODS
 from explorer.engine.finetune.tunable import Tunable
 from explorer.engine.finetune.tuning import Held, Progress, Tuning, TuningSpec
 from explorer.engine.graph.clip import TrainableClip
+from explorer.engine.graph.qcfs import QuantisedClip
 from explorer.zoo.architectures import build
 from explorer.zoo.cards import Card
 from explorer.zoo.training.batches import crop, pad, placement, to_input
@@ -23,6 +25,8 @@ from explorer.zoo.training.data import Images
 from explorer.zoo.training.files import save
 
 START = "calibrate:fit_amplitude=false,fit_even=false,fit_steps=0,fit_weights=true"  # what plain clips can hold
+QUANTISED = "qcfs"  # a network with quantised activations starts, and stays, with its own bounds, one a site
+TUNED = "opi:threshold=clip"  # one that was fine-tuned before goes on from the thresholds it has
 CALIBRATION_IMAGES = 512
 CPU = torch.device("cpu")
 
@@ -51,17 +55,19 @@ class Crops:
         return to_input(crop(padded, index, placement(len(self), self.seed, turn, alternate=True)[index]), CPU)
 
 
-def begin(net: nn.Module, card: Card, spec: TuningSpec, data: Images, held: Images, judged: int) -> Tuning:
+def begin(
+    net: nn.Module, card: Card, spec: TuningSpec, data: Images, held: Images, judged: int, teacher: nn.Module
+) -> Tuning:
     """Calibrate a network for T on training images, and return the fine-tuning that starts there.
 
-    judged: how many of the images held out are looked at along the way.
+    judged: how many of the images held out are looked at along the way. teacher: the ANN whose scores it learns.
     """
     chosen = torch.randperm(len(data.images), generator=torch.Generator().manual_seed(spec.seed))[:CALIBRATION_IMAGES]
     images = to_input(data.images[chosen], CPU)
     network = trace(net, card.example())
-    start = methods.parse(START).fit(network, spec.T, images).snn
+    start = methods.parse(start_of(card)).fit(network, spec.T, images).snn
     few = Held(to_input(held.images[:judged], CPU), held.labels[:judged])
-    return Tuning(network, start, spec, Crops(data, spec.seed), few)
+    return Tuning(trace(teacher, card.example()), start, spec, Crops(data, spec.seed), few)
 
 
 def follow(tuning: Tuning, file: Path, say: Callable[[str], None]) -> None:
@@ -94,13 +100,20 @@ def _told(loss: float, accuracy: float) -> str:
     return f"held-back loss {loss:.4f}, top-1 {100 * accuracy:.2f} %"
 
 
+def start_of(card: Card) -> str:
+    """Return the conversion, as a line, that a network's fine-tuning starts from."""
+    if card.recipe.get("activation") == "qcfs":
+        return QUANTISED
+    return TUNED if card.recipe.get("method") in METHODS else START
+
+
 def architecture_of(card: Card) -> str:
-    """Return the architecture, with trained clips, that a network's fine-tuned weights fit.
+    """Return the architecture, its activations quantised as before or trained clips, that fine-tuned weights fit.
 
     Raises:
         SpecError: there is none.
     """
-    name = f"{card.recipe.get('architecture', '?')}-clip"
+    name = f"{card.recipe.get('architecture', '?')}-{'qcfs' if start_of(card) == QUANTISED else 'clip'}"
     try:
         with torch.device("meta"):
             build(name, len(card.classes))
@@ -123,7 +136,7 @@ def as_network(tuned: Tunable, architecture: str, classes: int, example: Tensor)
     """
     net = build(architecture, classes).eval()
     calls: list[nn.Module] = []
-    kinds = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, TrainableClip)
+    kinds = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, TrainableClip, QuantisedClip)
     hooks = [m.register_forward_hook(lambda m, *_: calls.append(m)) for m in net.modules() if isinstance(m, kinds)]
     try:
         net(example)
@@ -132,7 +145,7 @@ def as_network(tuned: Tunable, architecture: str, classes: int, example: Tensor)
             hook.remove()
     weights = [tuned.weights(node) for node in tuned.nodes.values() if tuned.layer(node) is not None]
     layers = [i for i, m in enumerate(calls) if isinstance(m, nn.Conv2d | nn.Linear)]
-    clips = [m for m in calls if isinstance(m, TrainableClip)]
+    clips = [m for m in calls if isinstance(m, TrainableClip | QuantisedClip)]
     if [calls[i].weight.shape for i in layers] != [w.shape for w, _ in weights] or len(clips) != len(tuned.theta):
         raise SpecError(f"{architecture}: its layers are not those of the network. This is a fault: please report it.")
     for i, (weight, bias) in zip(layers, weights, strict=True):
@@ -153,18 +166,25 @@ def as_network(tuned: Tunable, architecture: str, classes: int, example: Tensor)
     return net.requires_grad_(False)
 
 
-def recipe_of(spec: TuningSpec, card: Card, tuning: Tuning, held_out: int) -> dict[str, Any]:
+def told(spec: TuningSpec) -> str:
+    """Say for how many time-steps a network is tuned."""
+    numbers = [f"T = {T}" if T else "the ANN" for T in spec.turns]
+    return numbers[0] if len(numbers) == 1 else f"{', '.join(numbers[:-1])} and {numbers[-1]}, in turns"
+
+
+def recipe_of(spec: TuningSpec, card: Card, tuning: Tuning, held_out: int, teacher: str) -> dict[str, Any]:
     """Return what a fine-tuned network's card says of how it came about."""
     return {
         "architecture": card.recipe["architecture"],
-        "activation": "clip",
+        "activation": "qcfs" if start_of(card) == QUANTISED else "clip",
         "weights": "float32",
         "start_from": card.name,
-        "start": START,
+        "start": start_of(card),
         "calibration_images": CALIBRATION_IMAGES,
         "held_out": held_out,
+        "teacher": teacher,
         **asdict(spec),
         "best_update": tuning.best.update,
-        "note": f"Fine-tuned for T = {spec.T} steps; thresholds are one a channel. The state is the best on "
+        "note": f"Fine-tuned for {told(spec)}. The state is the best on "
         f"{len(tuning.held.images):,} of the images held out. The test images were looked at once, at the end.",
     }

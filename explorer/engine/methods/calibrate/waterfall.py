@@ -11,11 +11,10 @@ from torch import Tensor
 from explorer.engine.errors import SpecError
 from explorer.engine.graph import Network
 from explorer.engine.methods.catalogue.calibrate import Calibrate, Calibrated
+from explorer.engine.methods.names import CALIBRATION_PARTS
 from explorer.engine.neurons import INTEGRATE_AND_FIRE
 from explorer.engine.simulation.simulate import simulate
 from explorer.engine.specs import Record, SimulationSpec
-
-PARTS = ("fit_threshold", "fit_shift", "fit_even", "fit_steps", "fit_amplitude", "fit_weights")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def waterfall(
     stop: Callable[[], bool] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Stage, ...]:
-    """Return OPI and then the method's own parts, added in the order of PARTS, each stage fitted anew.
+    """Return OPI and then the method's own parts, added in the order of `CALIBRATION_PARTS`, each stage fitted anew.
 
     images: calibration images [N, C, H, W]; labelled: test images and their labels, int [M], only judged, never fitted;
     on_progress: called with (stages done, stages).
@@ -64,13 +63,13 @@ def waterfall(
 
 def _stages(method: Calibrate) -> list[tuple[str, Calibrate]]:
     """Return the stages: names of what is added, and the methods that fit so much."""
-    nothing: dict[str, Any] = {name: _none(method, name) for name in PARTS}
+    nothing: dict[str, Any] = {name: _none(method, name) for name in CALIBRATION_PARTS}
     now = replace(method, law=INTEGRATE_AND_FIRE.name, **nothing)
     stages = [("opi", now)]
     if method.spiking_law != INTEGRATE_AND_FIRE.name:
         now = replace(now, law=method.spiking_law)
         stages.append(("law", now))
-    for name in PARTS:
+    for name in CALIBRATION_PARTS:
         if getattr(method, name):
             now = replace(now, **{name: getattr(method, name)})
             stages.append((name, now))
