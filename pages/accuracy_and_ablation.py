@@ -7,7 +7,7 @@ from explorer.plots import accuracy, theme
 from explorer.study.results import alike
 from explorer.ui import frame, state, tour, widgets
 from explorer.ui.components import chart
-from explorer.ui.panels import comparison, ensemble, exports, grid, paper
+from explorer.ui.panels import comparison, ensemble, exports, grid, literature, paper
 
 WITHIN = 0.01  # of the ANN, as a share
 FURTHER = (64, 128, 256)
@@ -26,8 +26,8 @@ def draw(view, named, sweep):
     comparison.keep(view.settings, named, results, log=display.log_axis)
     mine = results[0]
     ann = mine.ann_top1 if mine.images and mine.labelled else None
-    published = accuracy.PUBLISHED if display.published else None
-    figure = accuracy.accuracy_figure(comparison.curves_of(named, results), ann, display.log_axis, published, 420)
+    marks = literature.marks(view.settings) if display.published else []
+    figure = accuracy.accuracy_figure(comparison.curves_of(named, results), ann, display.log_axis, marks, 420)
     images = max(result.images for result in results)
     chart(
         theme.sample(figure, images, jobs[0].goal),

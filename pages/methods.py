@@ -7,15 +7,16 @@ import streamlit as st
 
 from explorer.engine.methods.names import NAMES, split, title
 from explorer.plots import methods, theme
-from explorer.study import keys, published, ranking
+from explorer.study import keys, ranking
 from explorer.study.case import run_key
 from explorer.ui import cache, frame, state, tour, widgets
 from explorer.ui.components import chart
-from explorer.ui.panels import standings
-from explorer.ui.session import METHOD_TOLD
+from explorer.ui.panels import literature, standings
+from explorer.ui.session import METHOD_TOLD, WINDOWS
 
 PLAIN = "Plain conversion of the sidebar"
 CHOICE = "methods_choice"
+BLOCK = 32  # images whose windows are read at a time
 
 
 def choose(method):
@@ -45,6 +46,7 @@ def draw(view, now):
     method = view.settings.method
     with st.container():
         standings.table(now, shown, method, choose)
+        st.caption(f"**Highest, with its 95 % interval.** {standings.highest(now, shown)}")
         st.caption(legend(now, n, known))
     unit = "Accuracy" if known.labelled else "Agreement"
     figure = standings.figure(now, shown, method, known.ann_top1 if known.labelled else None, known.labelled)
@@ -58,7 +60,7 @@ def draw(view, now):
     with st.container():
         standings.refused(rows)
     with st.container():
-        beside(view, now, rows, n)
+        literature.table(view.settings, rows, now.steps, n)
     if now.starts:
         starts(view, now, results, n, known.labelled)
 
@@ -67,13 +69,14 @@ def legend(now, n, known):
     """Return the line under the table: what it rests on, and what its marks mean."""
     what = "top-1 accuracy" if known.labelled else "agreement with the ANN"
     ann = f"; the ANN has {100 * known.ann_top1:.1f} %" if known.labelled else ""
+    source, level = keys.plain(keys.label(now.settings.source)), f"{100 * ranking.SIGNIFICANT:.0f} %"
     return (
-        f"{what.capitalize()} in per cent on the first {n} images ({keys.plain(keys.label(now.settings.source))}), the "
-        f"same ones in all cells{ann}. {standings.MARK} best of its column, with all that do not differ from it on "
-        f"these images (McNemar's exact test at {100 * ranking.SIGNIFICANT:.0f} %, adjusted for their number); on "
-        f"{n} images single values are uncertain by up to ±{100 * widest(n):.0f} points. Latency, bits, spikes, "
-        f"additions and energy at T = {now.T}. Methods stand as their papers have them, without scales and changed "
-        "layers. Click a row's box, or a point of the chart, to make a method the explorer's."
+        f"{what.capitalize()} in per cent on the first {n} images ({source}), the same ones in all cells{ann}. "
+        f"{standings.BEST} better than every other of its column; {standings.SHARED} cannot be told from the "
+        f"highest, so that none is best (McNemar's exact test at {level}, adjusted for their number). On {n} images "
+        f"single values are uncertain by up to ±{100 * widest(n):.0f} points. Latency, bits, spikes, additions and "
+        f"energy at T = {now.T}. Methods stand as their papers have them, without scales and changed layers. Click a "
+        "row's box, or a point of the chart, to make a method the explorer's; a column's head sorts."
     )
 
 
@@ -81,48 +84,6 @@ def widest(n):
     """Return half the width of the widest 95 % interval of a share of n images."""
     low, high = ranking.wilson(n // 2, n)
     return (high - low) / 2
-
-
-def beside(view, now, rows, n):
-    """Draw the published figures beside ours."""
-    told = published.beside(view.settings)
-    if not told:
-        return
-    with st.expander("Published figures beside ours", icon=":material/menu_book:", key="methods_published"):
-        listed = []
-        for one in told:
-            row = next(row for row in rows if row.entry.method == one.method and not row.entry.yours)
-            for T, figure in one.top1.items():
-                point = row.points.get(T)
-                low, high = (None, None) if point is None else point.interval
-                if T in row.refused:
-                    ours = "does not apply to this network"
-                elif T not in now.steps:
-                    ours = f"not measured: T = {now.T} is in force"
-                else:
-                    ours = "" if point is None else f"{100 * low:.1f} to {100 * high:.1f}"
-                listed.append(
-                    {
-                        "method": NAMES[one.method].title,
-                        "T": T,
-                        "published (%)": f"{figure:.2f}" + ("" if one.is_checked(T) else " (from memory, unchecked)"),
-                        "their ANN (%)": one.ann,
-                        "ours (%)": None if point is None else 100 * point.top1,
-                        "ours, 95 % interval": ours,
-                        "paper": one.paper + (f": {one.note}" if one.note else ""),
-                    }
-                )
-        number = st.column_config.NumberColumn
-        st.dataframe(
-            listed,
-            hide_index=True,
-            width="stretch",
-            column_config={"their ANN (%)": number(format="%.2f"), "ours (%)": number(format="%.1f")},
-        )
-        st.caption(
-            f"Theirs: CIFAR-10, all 10,000 test images, networks of the same family trained with their own recipes. "
-            f"Ours: {keys.plain(keys.label(view.settings.network))} on the first {n} test images."
-        )
 
 
 def starts(view, now, results, n, labelled):
@@ -225,19 +186,46 @@ def windows(view, now):
         return
     from explorer.engine.errors import ExplorerError
 
-    settings = replace(run_key(view.settings), images=now.listed[0].settings.images)
+    base = run_key(view.settings)
     try:
         with st.spinner("Reading every window…"):
-            found = cache.windows(settings)
+            goal = cache.available(base.network, base.source, now.listed[0].settings.images)
+            found = more_windows(replace(base, images=goal))
     except ExplorerError as error:
         st.caption(keys.plain(str(error)))
         return
+    refining, first = found.images < goal, [found]
+
+    def part():
+        now = first.pop() if first else more_windows(replace(base, images=goal))
+        draw_windows(view, now, goal)
+        if refining and now.images >= goal:
+            st.rerun()
+
+    st.fragment(part, run_every=frame.PACE if refining else None)()
+
+
+def more_windows(settings):
+    """Return the windows on the images read so far and some more, up to settings.images: the page waits for no more."""
+    before = WINDOWS.get()
+    found = before[1] if before is not None and before[0] == settings else None
+    begin = 0 if found is None else found.images
+    if begin < settings.images:
+        part = cache.windows(replace(settings, images=16), begin, min(settings.images, begin + BLOCK))
+        found = part if found is None else found.joined(part)
+        WINDOWS.put((settings, found))
+    return found
+
+
+def draw_windows(view, found, goal):
+    """Draw the heat map of windows, and say which are the method's own and the best."""
+    settings = view.settings
     T, shares = settings.T, found.hits / found.images
     i, j = np.unravel_index(int(shares.argmax()), shares.shape)
     own, best = shares[found.begin, T - 1], shares[i, j]
     figure = methods.windows_figure(found.hits, found.images, found.begin, found.labelled)
     chart(
-        theme.sample(figure, found.images),
+        theme.sample(figure, found.images, goal),
         "methods_windows",
         f"Accuracy over every read-out window; the best reads steps {i + 1} to {j + 1}.",
         note=view.settings.note(found.images),

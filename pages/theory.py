@@ -96,6 +96,38 @@ st.caption(
 )
 
 
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def reach_of(found):
+    """Return up to which site the bounds say something, and why they say nothing behind it."""
+    sites = found.sites
+    wide = next((i for i, each in enumerate(sites) if each.width > 1), len(sites))
+    last = sites[-1]
+    if wide == len(sites):
+        return f"The bounds say something at all {len(sites)} sites: nowhere are they wider than θ on average."
+    head = (
+        f"The bounds say something at the first {wide} of {len(sites)} sites."
+        if wide
+        else "The bounds say nothing at any site: the box is too large."
+    )
+    return (
+        f"{head} From {keys.plain(sites[wide].name)} on they are wider than θ on average, and at the last site "
+        f"{scientific(last.looseness)} times as wide as what {found.samples} sampled inputs reach. That is the limit "
+        "of intervals and says nothing against the network: they forget that neurons move together, so each layer "
+        "multiplies a width by the sum of its weights' absolute values. A smaller radius lets bounds reach deeper; a "
+        "trained clip helps, because what leaves it lies between 0 and θ."
+    )
+
+
+def scientific(value):
+    """Return a number as people write it, large ones with a power of ten."""
+    if abs(value) < 10_000:
+        return frame.plain_number(value)
+    power = int(np.log10(abs(value)))
+    return f"{value / 10**power:.1f} · 10{str(power).translate(RAISED)}".replace("-", "−")
+
+
 def certainty(radius):
     """Draw what holds for every input of a box around the chosen image."""
     view = frame.view()
@@ -112,11 +144,12 @@ def certainty(radius):
     row[0].metric("Class in the box", f"{name}: {'certain' if found.certain else 'not certain'}")
     row[1].metric(
         "Least lead of that class",
-        frame.plain_number(found.margin),
+        scientific(found.margin),
         help="A lower bound of its score less the best other, over the whole box; above 0 the class is certain.",
     )
     wide = next((each.name for each in found.sites if each.width > 1), None)
     row[2].metric("First site whose bounds are wider than θ", keys.plain(wide or "none"))
+    st.markdown(reach_of(found))
     names, box = [each.name for each in found.sites], f"pixels within {reach} of 255 levels"
     about = f"{settings.note()}. Image {settings.image}, {box}; {found.samples} sampled inputs."
     left, right = st.columns(2)
@@ -133,8 +166,7 @@ def certainty(radius):
     st.caption(
         f"Interval bounds of what goes into each rectifier of the ANN, rounding included, for all inputs with {box} "
         f"around image {settings.image}. They are the mean currents that the spiking network tends to as T grows, as "
-        "long as no threshold is exceeded. Each layer forgets what its inputs have in common, so deep bounds "
-        f"say little unless a clip holds them; {found.samples} sampled inputs, half of them corners, give a width from "
+        f"long as no threshold is exceeded. {found.samples} sampled inputs, half of them corners, give a width from "
         "below."
     )
 

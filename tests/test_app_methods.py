@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from explorer.engine.methods.names import NAMES
+from explorer.engine.theory import wilson
 from explorer.plots.membrane import DrawnMembrane
 from explorer.study import measure, ranking
 from explorer.study.scene import Display, Scene
@@ -60,6 +61,8 @@ def test_the_page_measures_stops_explains_and_hands_a_method_to_all_pages(few):
         )
     told = " ".join(caption.value for caption in at.caption)
     assert "was not trained with quantised activations" in told and "the first 16 images" in told
+    low, high = (f"{100 * share:.1f}" for share in wilson(round(0.16 * shown["T = 2"].max()), 16))
+    assert f"{shown['T = 2'].max():.1f} % ({low}–{high}) ○ shared with " in told
     assert (
         len(chart(at, "methods")["data"]) == 3 and "N = 16" in chart(at, "methods")["layout"]["xaxis"]["title"]["text"]
     )
@@ -78,6 +81,27 @@ def test_the_page_measures_stops_explains_and_hands_a_method_to_all_pages(few):
     assert list(table(at, "latency")["method"])[1] == f"▶ {NAMES['cos'].title}", "no row of its own any more"
     at.button(key="methods_back").click().run()
     assert at.session_state["set_method"] == "" and not at.exception
+
+
+def test_what_a_page_asked_for_is_wanted_no_longer_on_another_one(few):
+    at = open_app(Scene(replace(TINY, T=64), Display(methods_images=500)), "methods")
+
+    def wanted():
+        return [run for run in cache.runner()._runs.values() if at.session_state["owner"] in run.wanted]
+
+    assert wanted()
+    at.switch_page("../pages/theory.py").run()
+    assert not wanted() and not at.exception
+
+
+def test_windows_are_read_piece_by_piece(few):
+    at = open_app(Scene(replace(TINY, images=16), Display(methods_images=48, methods_windows=True)), "methods")
+    assert "N = 32 of 48" in chart(at, "methods_windows")["layout"]["xaxis"]["title"]["text"]
+    at.run()
+    shown = chart(at, "methods_windows")
+    assert shown["layout"]["xaxis"]["title"]["text"].endswith("N = 48")
+    whole = measure.windows(replace(TINY, images=16), 0, 48)
+    assert values(shown["data"][0]["z"])[0] == pytest.approx(100 * whole.hits[0] / 48)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from explorer.engine.theory import wilson
 from explorer.plots import theory
-from explorer.plots.accuracy import PUBLISHED
+from explorer.study import catalogue, published
 from explorer.study.energy import ADD_PJ, MAC_PJ
 from explorer.study.scene import Display
 from explorer.ui import tour
@@ -14,7 +14,7 @@ from explorer.ui import tour
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(tour.LESSONS.glob("*.md"))}
 # Names, not measurements: arXiv's number, years, the interval's level, the size of the test set, the technology, the
 # steps and threshold a statement is made for, and the small whole numbers of the formulas.
-NAMES = {"2202.01440", "2022", "2014", "95", "10,000", "45", "32", "20", "10", "8"} | {str(n) for n in range(5)}
+NAMES = {"2202.01440", "2022", "2014", "95", "10,000", "45", "32", "20", "16", "10", "8"} | {str(n) for n in range(5)}
 
 
 def numbers(text):
@@ -27,7 +27,12 @@ def claims():
     uniform = theory.inputs("uniform", 1.0, None)
     mean_zero, square_zero = theory.moments(uniform, 1.0, 8, 0.0)
     _, square_half = theory.moments(uniform, 1.0, 8, 0.5)
-    name, paper = next((name, points) for name, points in PUBLISHED.items() if "ResNet-20" in name)
+    opi, qcfs = (
+        next(one for one in published.PUBLISHED if (one.method, one.network) == (method, "resnet20"))
+        for method in ("opi", "qcfs")
+    )
+    clip, quantised = (catalogue.card(name) for name in ("resnet20-clip", "resnet20-qcfs"))
+    after = {T: 100 * clip["top1_after"][str(T)] for T in (8, 16, 32)}
     ratio = MAC_PJ / ADD_PJ
     images = Display().methods_images
     low, high = wilson(images // 2, images)
@@ -35,7 +40,17 @@ def claims():
         "theory": {f"{abs(mean_zero):.4f}", f"{square_zero:.5f}", f"{square_half:.5f}", "12"},
         "energy": {f"{ADD_PJ:g}", f"{MAC_PJ:g}", f"{ratio:.1f}", f"{ratio:.0f}"},
         "methods": {str(images), f"{100 / images:.1f}", "50", f"{100 * (high - low) / 2:.0f}"},
-        "accuracy_and_ablation": {f"{paper[32]:.2f}", name.removesuffix(")").split()[-1]},
+        "accuracy_and_ablation": {
+            f"{share:.2f}"
+            for share in (
+                *(opi.top1[T] for T in after),
+                opi.ann,
+                *after.values(),
+                100 * clip["top1"],
+                qcfs.top1[4],
+                100 * quantised["top1_after"]["4"],
+            )
+        },
     }
 
 

@@ -11,12 +11,13 @@ from explorer.engine import SimulationSpec, methods
 from explorer.engine.analysis import window_hits
 from explorer.engine.methods.fitted import read_out
 from explorer.engine.methods.names import NAMES
-from explorer.plots import accuracy
+from explorer.limits import limits
 from explorer.plots.membrane import DrawnMembrane, current_figure, membrane_figure
-from explorer.study import measure, published, ranking
+from explorer.study import catalogue, library, measure, published, ranking
 from explorer.study.results import Result
 from explorer.study.settings import Settings
 from explorer.study.statistics import mcnemar
+from explorer.zoo import data
 from tests.test_methods import IMAGES, TRAINING, traced
 
 T = 6
@@ -60,12 +61,14 @@ def test_a_conversions_own_window_is_what_its_read_out_gives(plain, skipped, lef
 
 def test_the_windows_of_a_setting_hold_its_accuracy():
     settings = Settings(images=16, T=4)
-    found = measure.windows(settings)
+    found = measure.windows(settings, 0, 16)
     curve = measure.Engine().advance(settings, 0, 16, lambda: False, lambda: False)
     assert found.images == 16 and found.ann_hits == curve.ann_hits and found.begin == 0
     assert np.array_equal(found.hits[0], curve.hits) and (np.tril(found.hits, -1) == 0).all()
+    whole = measure.windows(settings, 0, 4).joined(measure.windows(settings, 4, 16))
+    assert np.array_equal(whole.hits, found.hits) and (whole.images, whole.ann_hits) == (16, found.ann_hits)
     with pytest.raises(Exception, match="Radix coding: each neuron sends one code"):
-        measure.windows(replace(settings, method="radix"))
+        measure.windows(replace(settings, method="radix"), 0, 16)
 
 
 # Which runs, and how they are read
@@ -85,6 +88,7 @@ def test_runs_are_each_asked_for_once_and_what_is_cheap_first():
     assert {run.method for run in by_T} == per_T > {"optimal-shift", "radix"}
     assert [run.T for run in by_T] == sorted(run.T for run in by_T) and len(by_T) == len(per_T) * len(steps)
     assert {run.method for run in long} == {key for key, named in NAMES.items() if named.long}
+    assert [run.depends_on_T for run in long] == sorted(run.depends_on_T for run in long) and not long[0].depends_on_T
     assert len({*once, *by_T, *long}) == len(once) + len(by_T) + len(long)
     assert not any(entry.yours for entry in ranking.entries(Settings(T=8, method="cos"), 32))
 
@@ -252,14 +256,49 @@ def test_the_lab_shades_what_is_not_read_and_decodes_codes_by_what_they_stand_fo
     assert not np.allclose(shown.decoded, got.theta * np.cumsum(got.z) / np.arange(1, T + 1))
 
 
-def test_published_figures_are_those_of_the_accuracy_page():
-    for one in published.PUBLISHED:
-        paper, network = {"opi": "OPI", "qcfs": "QCFS"}.get(one.method), {"resnet20": "ResNet-20", "vgg16": "VGG-16"}
-        if paper:
-            assert accuracy.PUBLISHED[f"{paper} paper, {network[one.network]} (ANN {one.ann})"] == one.top1
-    assert {one.method for one in published.beside(Settings(network="vgg16-clip"))} > {"opi", "rmp"}
-    assert not published.beside(Settings(source="/elsewhere")) and not published.beside(
-        Settings(network="timm:vgg16.tv")
-    )
+def test_published_figures_stand_beside_networks_of_their_family_on_cifar10_alone():
+    assert {one.method for one in published.beside("vgg16-clip", "CIFAR-10")} > {"opi", "rmp"}
+    assert not published.beside("vgg16-clip", "") and not published.beside("timm:vgg16.tv", "CIFAR-10")
     opi = next(one for one in published.PUBLISHED if one.network == "vgg16")
     assert opi.is_checked(16) and not opi.is_checked(8)
+    assert published.named(opi) == "Bu et al. 2022, VGG-16 (ANN 94.57)"
+
+
+def test_ours_on_all_test_images_are_those_of_the_cards_with_their_intervals():
+    found = {own.network: own for own in published.ours("resnet20-relu", "CIFAR-10")}
+    assert set(found) == {"resnet20-clip", "resnet20-qcfs"} and not published.ours("resnet20-relu", "")
+    for name, own in found.items():
+        card = catalogue.card(name)
+        assert own.method == {"clip": "opi", "qcfs": "qcfs"}[card["recipe"]["activation"]] and own.images == 10_000
+        for T, share in card["top1_after"].items():
+            low, high = own.interval(int(T))
+            assert own.top1[int(T)] == pytest.approx(100 * share)
+            exact = stats.binomtest(round(share * 10_000), 10_000).proportion_ci(method="wilson")
+            assert (low, high) == pytest.approx((100 * exact.low, 100 * exact.high))
+
+
+def test_a_figure_is_reproduced_by_one_scene_where_such_a_network_is_shipped():
+    opi = next(one for one in published.PUBLISHED if (one.method, one.network) == ("opi", "vgg16"))
+    scene = published.reproduction(opi, 16, "embedded", "auto")
+    assert scene is not None and scene.display.published
+    now = scene.settings
+    assert (now.network, now.method, now.T, now.rule, now.images) == ("vgg16-clip", "opi", 16, "clip", 2_000)
+    whole = published.reproduction(opi, 16, "/data", "cpu")
+    assert whole is not None and whole.settings.images == min(10_000, limits().images)
+    assert whole.settings.source == "/data" and whole.settings.device == "cpu"
+    assert published.reproduction(replace(opi, method="qcfs", network="other"), 8, "embedded", "auto") is None
+
+
+def test_only_the_test_set_itself_counts_as_cifar10(tmp_path, monkeypatch):
+    assert library.dataset("embedded") == "CIFAR-10"
+    assert library.dataset(str(tmp_path)) == "" and library.dataset(str(tmp_path / "missing")) == ""
+    known = data.embedded()
+    images, labels = np.asarray(known.images), known.labels
+    held = [np.concatenate([images] * 5), np.concatenate([labels] * 5)]
+    monkeypatch.setattr(data, "load_split", lambda root, train: tuple(held))
+    (tmp_path / "test_batch.png").touch()
+    assert library.dataset(str(tmp_path)) == "CIFAR-10"
+    held[:] = [held[0][:9_000], held[1][:9_000]]
+    assert library.dataset(str(tmp_path)) == "", "images are missing"
+    held[:] = [np.concatenate([images[::-1]] * 5), np.concatenate([labels[::-1]] * 5)]
+    assert library.dataset(str(tmp_path)) == "", "another order"

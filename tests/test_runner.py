@@ -9,7 +9,7 @@ import pytest
 from explorer.engine.errors import Cancelled, SpecError
 from explorer.limits import Limits
 from explorer.study.results import Result
-from explorer.study.runner import KEEP, SILENCE, Runner
+from explorer.study.runner import GONE, KEEP, SILENCE, Runner
 from explorer.study.settings import Settings
 
 
@@ -109,6 +109,18 @@ def test_who_is_silent_has_left(runner, monkeypatch):
     now[0] = SILENCE + 1
     runner.want("me", [Settings(T=16)])
     assert not theirs.run.wanted
+
+
+@pytest.mark.parametrize(("lost", "after"), [(False, SILENCE), (True, GONE)])
+def test_who_has_left_is_noticed_though_nobody_else_asks(monkeypatch, lost, after):
+    now, queue = [0.0], Still(lambda: None, lost=lambda owner: lost)
+    monkeypatch.setattr("explorer.study.runner.time.monotonic", lambda: now[0])
+    job = queue.want("me", [Settings(T=8)])[0]
+    now[0] = after - 1
+    assert queue._next() == ("me", job.run) and queue.load().visitors == 1
+    now[0] = after + 1
+    assert not queue._is_wanted(job.run), "what is in work stops"
+    assert queue._next() is None and queue.load().open_runs == 0 and not queue.knows("me")
 
 
 def test_no_more_runs_are_kept_than_there_is_room_for(runner):
@@ -290,6 +302,17 @@ def test_others_go_on_while_a_method_is_fitted():
             break
         runner.wait(fitting, 0.1)
     assert fitting[0].result.images == 16
+    runner.close()
+
+
+def test_a_fit_stops_when_the_browser_it_is_for_is_gone(monkeypatch):
+    monkeypatch.setattr("explorer.study.runner.GONE", 0.0)
+    instrument, closed = Fits(), threading.Event()
+    runner = Runner(lambda: instrument, lost=lambda owner: closed.is_set())
+    runner.want("me", [Settings(images=16, method="calibrate")])
+    assert instrument.begun.wait(10) and not instrument.stopped.is_set()
+    closed.set()
+    assert instrument.stopped.wait(10)
     runner.close()
 
 

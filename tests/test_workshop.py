@@ -15,7 +15,7 @@ from explorer.engine.errors import Cancelled, DataError, SpecError
 from explorer.engine.finetune.progress import Judged, Progress
 from explorer.study import library, tuning, uploads, workshop
 from explorer.study.tuning import Augmented, Opened, Wanted
-from explorer.study.workshop import KEEP, SILENCE, Job, Workshop
+from explorer.study.workshop import GONE, KEEP, SILENCE, Job, Workshop
 from explorer.zoo.checkpoint import open_state
 from explorer.zoo.data import UploadedPictures
 from explorer.zoo.own import NetworkSource
@@ -112,6 +112,10 @@ def test_machine_time_is_shared_and_who_looks_away_is_left():
     assert shop._next() is two
     two.heard -= SILENCE + 1
     assert shop._next() is one and two.status == "stopped"
+    shop._lost = {"one"}.__contains__
+    assert shop._next() is one, "a connection may come back at once"
+    one.heard -= GONE + 1
+    assert shop._is_over(one) and shop._next() is None
     for k in range(KEEP + 3):
         shop._jobs[f"idle{k}"] = Job(Wanted("c", "x"), status="done", heard=float(k))
     shop._make_room()

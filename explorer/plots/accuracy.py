@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,19 @@ import numpy as np
 from explorer.plots import theme
 from explorer.plots.figure import Figure
 
-PUBLISHED = {
-    "OPI paper, ResNet-20 (ANN 92.74)": {8: 66.24, 16: 87.22, 32: 91.88, 64: 92.57},
-    "OPI paper, VGG-16 (ANN 94.57)": {8: 90.96, 16: 93.38, 32: 94.20, 64: 94.45},
-    "QCFS paper, ResNet-20 (ANN 91.77)": {2: 73.20, 4: 83.75, 8: 89.55, 16: 91.62, 32: 92.24, 64: 92.35},
-    "QCFS paper, VGG-16 (ANN 95.52)": {2: 91.18, 4: 93.96, 8: 94.95, 16: 95.40, 32: 95.54, 64: 95.55},
-}
-PUBLISHED_SYMBOLS = ("star", "cross", "star-open", "cross-open")
+MARKS, MEASURED = ("star", "cross", "star-open", "cross-open", "x", "x-open"), ("diamond-open", "square-open")
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Single figures of top-1, per cent, after T steps. low, high: intervals, where they were measured here."""
+
+    name: str
+    T: tuple[int, ...]
+    top1: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +45,12 @@ def accuracy_figure(
     curves: Sequence[Curve],
     ann: float | None,
     log: bool = False,
-    published: Mapping[str, Mapping[int, float]] | None = None,
+    marks: Sequence[Marks] = (),
     height: int = 360,
 ) -> Figure:
     """Draw top-1 accuracy (%) against T, one line per setting with its 95 % band; ann in 0..1 as a horizontal line.
 
-    Published figures are left out where there are no labels.
+    marks: published figures, and ours on whole test sets; left out where there are no labels.
     """
     labelled = all(curve.labelled for curve in curves)
     figure = theme.new_figure(height, "time-steps T", theme.ACCURACY if labelled else theme.AGREEMENT)
@@ -74,15 +80,8 @@ def accuracy_figure(
             hovertemplate="T = %{x}<br>%{y:.1f} % (95 %: %{customdata[0]:.1f} to %{customdata[1]:.1f})"
             f"<br>{curve.n} images<extra>{curve.name}</extra>",
         )
-    for i, (name, points) in enumerate((published if labelled and published else {}).items()):
-        figure.add_scatter(
-            x=list(points),
-            y=list(points.values()),
-            mode="markers",
-            name=name,
-            marker={"symbol": PUBLISHED_SYMBOLS[i % len(PUBLISHED_SYMBOLS)], "size": 11, "color": theme.GREY},
-            hovertemplate="T = %{x}: %{y:.2f} %<extra>" + name + "</extra>",
-        )
+    for i, one in enumerate(marks if labelled else ()):
+        _add_marks(figure, one, i)
     if ann is not None:
         figure.add_hline(
             y=ann * 100,
@@ -95,6 +94,25 @@ def accuracy_figure(
     if log:
         figure.update_xaxes(type="log", tickvals=[1, 2, 4, 8, 16, 32, 64, 128, 256])
     return figure
+
+
+def _add_marks(figure: Figure, marks: Marks, i: int) -> None:
+    measured, top1 = bool(marks.low), np.array(marks.top1)
+    symbols = MEASURED if measured else MARKS
+    errors, told = None, [note or "" for note in marks.notes] or [""] * len(top1)
+    if measured:
+        errors = {"array": marks.high - top1, "arrayminus": top1 - marks.low, "symmetric": False, "thickness": 1.5}
+        told = [f" (95 %: {low:.2f} to {high:.2f})" for low, high in zip(marks.low, marks.high, strict=True)]
+    figure.add_scatter(
+        x=list(marks.T),
+        y=list(marks.top1),
+        mode="markers",
+        name=marks.name,
+        marker={"symbol": symbols[i % len(symbols)], "size": 11, "color": theme.PURPLE if measured else theme.GREY},
+        error_y=errors,
+        customdata=[[text] for text in told],
+        hovertemplate="T = %{x}: %{y:.2f} %%{customdata[0]}<extra>" + marks.name + "</extra>",
+    )
 
 
 def steps_to_reach(top1: np.ndarray, target: float) -> int | None:

@@ -55,7 +55,7 @@ def methods_figure(lines: Sequence[MethodLine], ann: float | None, latency: bool
             line={"color": theme.GREY, "dash": "dash", "width": 1.5},
             annotation={"text": f"ANN {100 * ann:.1f} %", "x": 0, "xanchor": "left", "yanchor": "bottom"},
         )
-    figure.update_layout(legend={"y": -0.16, "yanchor": "top"})
+    figure.update_layout(legend={"y": -0.2, "yanchor": "top"})
     figure.update_yaxes(range=[0, 104])
     return figure.update_xaxes(type="log", tickvals=POWERS)
 

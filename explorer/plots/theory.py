@@ -149,7 +149,7 @@ def density_figure(x: np.ndarray, theta: float) -> Figure:
 
 def certain_figure(names: Sequence[str], shares: Mapping[str, Sequence[float]]) -> Figure:
     """Draw, per site, the shares of neurons (0 to 1) about which the bounds say something."""
-    figure = theme.new_figure(340, "layer", "share of neurons (%)")
+    figure = theme.new_figure(400, "layer", "share of neurons (%)")
     for (label, values), style in zip(shares.items(), theme.SERIES, strict=False):
         figure.add_scatter(
             x=list(names),
@@ -160,13 +160,15 @@ def certain_figure(names: Sequence[str], shares: Mapping[str, Sequence[float]]) 
             marker=style.marker(7),
             hovertemplate="%{x}<br>%{y:.1f} %<extra>" + label + "</extra>",
         )
-    figure.update_yaxes(range=[-3, 103])
-    return figure
+    return _by_layer(figure.update_yaxes(range=[-3, 103]))
 
 
 def width_figure(names: Sequence[str], width: Sequence[float], looseness: Sequence[float]) -> Figure:
-    """Draw, per site, the bounds' mean width in thetas and how many times wider they are than what was sampled."""
-    figure = theme.new_figure(340, "layer", "width (θ), and times the sampled width")
+    """Draw, per site, the bounds' mean width in thetas and how many times wider they are than what was sampled.
+
+    On a logarithmic scale: both grow by about the same factor with each layer that nothing clips.
+    """
+    figure = theme.new_figure(400, "layer", "width (logarithmic)")
     for label, values, style in (("width / θ", width, theme.YOURS), ("width / sampled width", looseness, theme.ZERO)):
         figure.add_scatter(
             x=list(names),
@@ -178,8 +180,12 @@ def width_figure(names: Sequence[str], width: Sequence[float], looseness: Sequen
             hovertemplate="%{x}<br>%{y:.3g}<extra>" + label + "</extra>",
         )
     figure.add_hline(y=1, line={"color": theme.GREY, "dash": "dash", "width": 1})
-    figure.update_yaxes(type="log", exponentformat="power")
-    return figure
+    return _by_layer(figure.update_yaxes(type="log", exponentformat="power"))
+
+
+def _by_layer(figure: Figure) -> Figure:
+    """Give the names of layers room."""
+    return figure.update_xaxes(automargin=True, tickangle=-90, tickfont={"size": 11})
 
 
 def step(x: float, theta: float, T: int, v_init: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

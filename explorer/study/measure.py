@@ -300,8 +300,8 @@ def additions(settings: Settings, stop: Stop = None) -> Work:
     return Work(added, synapses.constant_macs(here.network), images)
 
 
-def windows(settings: Settings, stop: Stop = None) -> Windows:
-    """Read the first settings.images images over every window of steps; their trains are often still in the store.
+def windows(settings: Settings, begin: int, end: int, stop: Stop = None) -> Windows:
+    """Read images [begin, end) over every window of steps; their trains are often still in the store.
 
     Raises:
         SpecError: the conversion answers once, after all of its steps.
@@ -312,11 +312,11 @@ def windows(settings: Settings, stop: Stop = None) -> Windows:
             f"{names.title(settings.method)}: each neuron sends one code, so there is an answer after all steps alone, "
             "and no window of them. Choose a method whose spikes are counted."
         )
-    images, pictures = here.pictures.available(settings.images), here.pictures
-    whole, expected, done = replace(here.fitted, skipped=0), pictures.expected(0, images), 0
+    pictures = here.pictures
+    whole, expected, done = replace(here.fitted, skipped=0), pictures.expected(begin, end), 0
     hits = np.zeros((settings.T, settings.T), np.int64)
     how: dict[str, Any] = {"store": library.store(), "stop": stop, "device": settings.device, "additions": False}
-    for part in whole.run_chunks(pictures.inputs(0, images), settings.T, **how):
+    for part in whole.run_chunks(pictures.inputs(begin, end), settings.T, **how):
         labels = torch.from_numpy(np.asarray(expected[done : done + part.logits.shape[1]]).astype(np.int64))
         hits += analysis.window_hits(part.logits, labels).numpy()
         done += len(labels)
@@ -324,8 +324,8 @@ def windows(settings: Settings, stop: Stop = None) -> Windows:
         hits,
         done,
         here.fitted.left_out,
-        pictures.first(images).labels is not None,
-        int((pictures.answers(0, images) == expected).sum()),
+        pictures.first(end).labels is not None,
+        int((pictures.answers(begin, end) == expected).sum()),
     )
 
 

@@ -99,13 +99,14 @@ def entries(settings: Settings, images: int) -> list[Entry]:
 def stages(listed: Sequence[Entry], steps: Sequence[int]) -> list[list[Settings]]:
     """Return the runs that tell how conversions stand after these steps, what is cheap first.
 
-    First those whose one run tells all, then those with a run a T, then those that take long to fit: three lists.
+    First those whose one run tells all, then those with a run a T, then those that take long to fit: three lists; of
+    the last, too, first those whose one fit tells all.
     """
     by_stage: list[dict[Settings, None]] = [{}, {}, {}]
     for entry in listed:
         stage = 2 if entry.is_long else int(entry.settings.depends_on_T)
         by_stage[stage] |= dict.fromkeys(entry.run(T) for T in steps)
-    return [sorted(runs, key=lambda run: run.T) for runs in by_stage]
+    return [sorted(runs, key=lambda run: (run.depends_on_T, run.T)) for runs in by_stage]
 
 
 def start_entries(settings: Settings, images: int) -> list[tuple[Entry, Entry, Entry]]:
@@ -166,7 +167,7 @@ def _point(result: Result, T: int) -> Point:
 def leaders(points: Sequence[Point | None]) -> list[bool]:
     """Return which are the best of a column: the one with most right, and all that do not differ from it.
 
-    By McNemar's exact test on the same images, adjusted for the number of comparisons.
+    By McNemar's exact test on the same images, adjusted for the number of comparisons. Where several are, none is best.
     """
     there = [point for point in points if point is not None]
     if not there:

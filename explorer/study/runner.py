@@ -3,13 +3,14 @@
 A run is known by its key, so two visitors with the same settings share what is computed; each holds it as a `Job`,
 which shows exactly his own first N images, whatever else is known. A visitor who moves a control asks for other runs;
 a run that nobody asks for stops at the engine's next chunk and can be taken up later where it was. A visitor who is
-silent for long has left. The machine's time is shared by visitor, not by run, and who waits for his first point comes
-first.
+silent for long, or whose browser is gone, has left. The machine's time is shared by visitor, not by run, and who waits
+for his first point comes first.
 """
 
 from __future__ import annotations
 
 import atexit
+import math
 import threading
 import time
 import traceback
@@ -29,6 +30,7 @@ FIRST, SLICE = 16, 64  # images; a slice that takes long is cut at the end of a 
 KEEP = 300
 KEEP_BYTES = 256 * 2**20
 SILENCE = 30.0  # seconds; a page asks every 0.3 s while its runs refine, a browser's hidden tab more seldom
+GONE = 5.0  # seconds of silence after which a browser without a connection does not come back
 HEAD_START = 2.0  # seconds of machine time that waiting for a first point counts for
 BETWEEN = 0.5  # seconds that a slice waits at most for what is being computed aside
 ASIDE = 2  # what is computed aside at the same time
@@ -142,10 +144,10 @@ class Load:
 
 
 class Runner:
-    """The queue and its single worker thread."""
+    """The queue and its single worker thread. lost: whether a visitor's browser has no connection any more."""
 
-    def __init__(self, instrument: Callable[[], Instrument]) -> None:
-        self._make = instrument
+    def __init__(self, instrument: Callable[[], Instrument], lost: Callable[[str], bool] = lambda owner: False) -> None:
+        self._make, self._lost = instrument, lost
         self._runs: OrderedDict[Settings, Run] = OrderedDict()
         self._heard: dict[str, float] = {}
         self._used: dict[str, float] = {}  # machine time of each visitor, in seconds
@@ -262,13 +264,8 @@ class Runner:
 
     def _note(self, owner: str) -> None:
         """Note that a visitor is there; forget those who are not."""
-        now = self._heard[owner] = time.monotonic()
-        for other in [other for other, when in self._heard.items() if now - when > SILENCE]:
-            for run in self._of.get(other, ()):
-                run.wanted.pop(other, None)
-                run.errors.discard(other)
-            for kept in (self._heard, self._used, self._main, self._of, self._asked):
-                kept.pop(other, None)
+        self._heard[owner] = time.monotonic()
+        self._forget()
 
     def _catch_up(self, owner: str) -> None:
         """Have a visitor who waited for nothing begin where the others are: he has saved no machine time."""
@@ -276,6 +273,24 @@ class Runner:
         if owner not in waiting:
             least = min((self._used[other] for other in waiting), default=0.0)
             self._used[owner] = max(self._used.get(owner, 0.0), least)
+
+    def _is_there(self, owner: str) -> bool:
+        """Whether a visitor still looks."""
+        silent = time.monotonic() - self._heard.get(owner, -math.inf)
+        return silent <= GONE or (silent <= SILENCE and not self._lost(owner))
+
+    def _forget(self) -> None:
+        """Forget the visitors who have left, and what they wanted."""
+        for owner in [owner for owner in self._heard if not self._is_there(owner)]:
+            for run in self._of.get(owner, ()):
+                run.wanted.pop(owner, None)
+                run.errors.discard(owner)
+            for kept in (self._heard, self._used, self._main, self._of, self._asked):
+                kept.pop(owner, None)
+
+    def _is_wanted(self, run: Run) -> bool:
+        """Whether somebody who still looks asks for a run."""
+        return any(map(self._is_there, tuple(run.wanted)))
 
     def _waiting(self) -> dict[str, list[Run]]:
         """Return the runs that each visitor waits for."""
@@ -302,14 +317,14 @@ class Runner:
     def load(self) -> Load:
         """Return how busy the queue is: visitors heard of lately, those who wait, and the runs they wait for."""
         with self._news:
-            now, waiting = time.monotonic(), self._waiting()
-            there = sum(now - when <= SILENCE for when in self._heard.values())
-            return Load(there, len(waiting), len({id(run) for runs in waiting.values() for run in runs}))
+            self._forget()
+            waiting = self._waiting()
+            return Load(len(self._heard), len(waiting), len({id(run) for runs in waiting.values() for run in runs}))
 
     def knows(self, owner: str) -> bool:
         """Tell whether a visitor was heard of and has not left."""
         with self._news:
-            return owner in self._heard
+            return owner in self._heard and self._is_there(owner)
 
     def wait(self, jobs: list[Job], seconds: float) -> None:
         """Wait until one of the runs has news or all are done, at most this long."""
@@ -336,6 +351,7 @@ class Runner:
 
     def _next(self) -> tuple[str, Run] | None:
         """Return whose turn it is and the run to go on with: his that has seen the fewest images, first asked first."""
+        self._forget()
         can_go_on = {owner: [run for run in runs if not run.fitting] for owner, runs in self._waiting().items()}
         waiting = {owner: runs for owner, runs in can_go_on.items() if runs}
         if not waiting:
@@ -381,7 +397,7 @@ class Runner:
 
     def _slice(self, instrument: Instrument, owner: str, run: Run) -> None:
         def stop() -> bool:
-            return not run.wanted
+            return not self._is_wanted(run)
 
         with self._news:
             goal, known = run.wanted.get(owner, 0), run.result

@@ -121,10 +121,11 @@ DISPLAY = (
     Field("log_axis", "Logarithmic T axis", True, "Shows the first steps as wide as the many last ones."),
     Field(
         "published",
-        "Published OPI figures",
+        "Published figures, and ours",
         True,
-        "Bu et al. 2022, full CIFAR-10 test set, networks trained with their recipe; ours are other weights and fewer "
-        "images.",
+        "Grey: of papers, for networks of the same family with their own weights, on CIFAR-10's 10,000 test images. "
+        "Purple, with intervals: our networks of that family on the same images, measured once. Shown where "
+        "the images are CIFAR-10's test images.",
     ),
     Field(
         "methods_images",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,11 @@ class Windows:
     begin: int
     labelled: bool
     ann_hits: int
+
+    def joined(self, part: Windows) -> Windows:
+        """Return the same of these images and those of another part."""
+        images, ann_hits = self.images + part.images, self.ann_hits + part.ann_hits
+        return replace(self, hits=self.hits + part.hits, images=images, ann_hits=ann_hits)
 
 
 @dataclass(frozen=True)

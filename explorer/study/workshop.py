@@ -1,7 +1,8 @@
 """The queue of fine-tunings: one thread, one short slice at a time, after the simulations of other visitors.
 
-A visitor has one fine-tuning. It goes on while he looks at it; one that nobody asks about for a minute stops where it
-is, and can be taken up again. Slices wait while simulations wait, but not for ever.
+A visitor has one fine-tuning. It goes on while he looks at it; one that nobody asks about for a minute, or whose
+visitor's browser is gone, stops where it is, and can be taken up again. Slices wait while simulations wait, but not for
+ever.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from explorer.study.tuning import Made, Opened, Wanted
 SLICE = 0.4  # seconds of training at a time
 POLITE = 3.0  # seconds that a slice waits at most for simulations
 SILENCE = 60.0
+GONE = 5.0  # seconds of silence after which a browser without a connection does not come back
 KEEP = 8  # fine-tunings, those that stand still included
 Status = Literal["waiting", "running", "stopped", "done", "failed"]
 
@@ -90,10 +92,15 @@ class Job:
 
 
 class Workshop:
-    """All visitors' fine-tunings, and the thread that does them. busy: whether simulations wait."""
+    """All visitors' fine-tunings, and the thread that does them.
 
-    def __init__(self, trainer: Trainer, busy: Callable[[], bool]) -> None:
-        self._trainer, self._busy = trainer, busy
+    busy: whether simulations wait. lost: whether a visitor's browser has no connection any more.
+    """
+
+    def __init__(
+        self, trainer: Trainer, busy: Callable[[], bool], lost: Callable[[str], bool] = lambda owner: False
+    ) -> None:
+        self._trainer, self._busy, self._lost = trainer, busy, lost
         self._jobs: dict[str, Job] = {}
         self._news = threading.Condition()
         self._working = threading.Lock()  # one slice, or one file, at a time
@@ -165,11 +172,20 @@ class Workshop:
 
     def _next(self) -> Job | None:
         """Return whose turn it is: his who had least machine time; stop those that nobody looks at."""
-        now = time.monotonic()
-        for job in self._jobs.values():
-            if job.active and now - job.heard > SILENCE:
-                job.status = "stopped"
+        self._stop_unseen()
         return min((job for job in self._jobs.values() if job.active), key=lambda job: job.seconds, default=None)
+
+    def _stop_unseen(self) -> None:
+        """Let what nobody looks at stand where it is."""
+        now = time.monotonic()
+        for owner, job in list(self._jobs.items()):
+            silent = now - job.heard
+            if job.active and (silent > SILENCE or (silent > GONE and self._lost(owner))):
+                job.status = "stopped"
+
+    def _is_over(self, job: Job) -> bool:
+        self._stop_unseen()
+        return not job.active
 
     def _work(self) -> None:
         while True:
@@ -191,7 +207,7 @@ class Workshop:
         began = time.monotonic()
         try:
             if job.opened is None:
-                job.opened = self._trainer.begin(job.id, job.wanted, lambda: not job.active, self._teller(job))
+                job.opened = self._trainer.begin(job.id, job.wanted, lambda: self._is_over(job), self._teller(job))
             else:
                 job.progress.extend(self._trainer.advance(job.id, SLICE))
                 job.seconds += time.monotonic() - began

@@ -110,7 +110,18 @@ class Remote:
 def runner() -> Runner:
     """Return the one queue of runs."""
     atexit.register(executor().close)
-    return Runner(Remote)
+    return Runner(Remote, lost)
+
+
+def lost(owner: str) -> bool:
+    """Tell whether a visitor's browser has no connection to this server; owner ends in "@" and his session's name."""
+    session = owner.partition("@")[2]
+    if not session:
+        return False
+    try:
+        return not st.runtime.get_instance().is_active_session(session)
+    except RuntimeError:  # there is no server: tests ask, or it ends
+        return False
 
 
 class RemoteTrainer:
@@ -144,7 +155,7 @@ class RemoteTrainer:
 @kept(1)
 def workshop() -> Workshop:
     """Return the one queue of fine-tunings; they wait while simulations wait."""
-    return Workshop(RemoteTrainer(), lambda: runner().load().waiting > 0)
+    return Workshop(RemoteTrainer(), lambda: runner().load().waiting > 0, lost)
 
 
 @shared(64)
@@ -185,6 +196,12 @@ def images(network: str, source: str, n: int = 1) -> np.ndarray:
 def available(network: str, source: str, n: int) -> int:
     """Return how many images a source has of so many."""
     return executor().call("explorer.study.measure:available", network, source, n)
+
+
+@shared(16)
+def dataset(source: str) -> str:
+    """Return which known test set a source holds; see `library.dataset`."""
+    return executor().call("explorer.study.library:dataset", source)
 
 
 @shared(64)
@@ -266,10 +283,10 @@ def additions(settings: Settings) -> Work:
     return aside("additions", settings)
 
 
-@shared(24, LOOK_BYTES)
-def windows(settings: Settings) -> Windows:
-    """Return accuracy over every read-out window; settings without image and neuron."""
-    return aside("windows", settings)
+@shared(128, LOOK_BYTES)
+def windows(settings: Settings, begin: int, end: int) -> Windows:
+    """Return accuracy of images [begin, end) over every read-out window; settings: a run's key."""
+    return aside("windows", settings, begin, end)
 
 
 @shared(8)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from explorer.study import compare, keys
 from explorer.study.settings import RULES, Settings
 from explorer.ui import cache, fragments, journal, state
 from explorer.ui.components import preload
 from explorer.ui.fitting import fitting
-from explorer.ui.session import ASKED, MESSAGE, OWNER, PENDING, PLACED
+from explorer.ui.session import ASKED, MESSAGE, OWNER, PENDING, PLACED, TITLE
 from explorer.ui.turns import REFINING, TURNS
 
 if TYPE_CHECKING:
@@ -39,7 +40,13 @@ def drawing(later: float = 0.0) -> Iterator[None]:
 
 
 def top(title: str) -> None:
-    """Draw the page's title and the message left by the last action, until the visitor dismisses it."""
+    """Draw the page's title and the message left by the last action, until the visitor dismisses it.
+
+    What another page asked for is wanted no longer.
+    """
+    if TITLE.get() not in (None, title):
+        cache.runner().want(owner(), [])
+    TITLE.put(title)
     st.html(LAYOUT)
     st.title(title)
     preload()
@@ -64,11 +71,12 @@ def question(text: str) -> None:
 
 
 def owner() -> str:
-    """Return a name for this visitor in the queue of simulations."""
+    """Return a name for this visitor in the queue of simulations; see `cache.lost`."""
     import uuid
 
     if not OWNER.get():
-        OWNER.put(uuid.uuid4().hex)
+        context = get_script_run_ctx()
+        OWNER.put(f"{uuid.uuid4().hex}@{context.session_id if context else ''}")
     return OWNER.get()
 
 

@@ -10,6 +10,7 @@ import streamlit as st
 if TYPE_CHECKING:
     from explorer.study.results import Result
     from explorer.study.scene import Pin, Scene
+    from explorer.study.seen import Windows
     from explorer.study.settings import Settings
     from explorer.study.sweep import Sweep
     from explorer.ui.panels.exports import Shown
@@ -49,6 +50,7 @@ MESSAGE: Entry[str | None] = Entry("message", _nothing)
 LAST_GOOD: Entry[Settings | None] = Entry("last_good", _nothing)
 PAGES: Entry[dict[str, Any]] = Entry("pages", dict)
 OWNER: Entry[str] = Entry("owner", str)
+TITLE: Entry[str | None] = Entry("title", _nothing)  # of the page shown last
 ASKED: Entry[Settings | None] = Entry("asked", _nothing)
 PLACED: Entry[tuple[str, tuple[int, ...]] | None] = Entry("placed", _nothing)
 SHOWN: Entry[Shown | None] = Entry("shown", _nothing)
@@ -59,6 +61,7 @@ PENDING: Entry[dict[str, Any] | None] = Entry("pending", _nothing)
 GRID: Entry[Sweep | None] = Entry("grid", _nothing)  # the own grid that was started
 STANDINGS: Entry[Standings | None] = Entry("standings", _nothing)  # how far the table of methods is
 METHOD_TOLD: Entry[str | None] = Entry("method_told", _nothing)  # the method that the page Methods tells of
+WINDOWS: Entry[tuple[Settings, Windows] | None] = Entry("windows", _nothing)  # accuracy over them, as far as read
 METHODS_STOPPED: Entry[bool] = Entry("methods_stopped", bool)
 DIALOG: Entry[str | None] = Entry("dialog", _nothing)  # the window that is open: network, images or report
 OWN_NETWORKS: Entry[list[str]] = Entry("own_networks", list)

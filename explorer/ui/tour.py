@@ -13,6 +13,7 @@ import streamlit as st
 from explorer.study import link
 from explorer.study.scene import Scene, unpack
 from explorer.ui import state
+from explorer.ui.panels import literature
 from explorer.ui.session import PAGES, TOUR
 
 LESSONS = Path(__file__).resolve().parents[2] / "assets" / "lessons"
@@ -57,6 +58,7 @@ def draw() -> None:
                 language=None,
                 wrap_lines=True,
             )
+        literature.links(_root(), state.current())
 
 
 def _root() -> str:

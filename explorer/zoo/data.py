@@ -140,6 +140,16 @@ def load_images(
     return ImageSet(found.name, scaled, labels, card.classes, note)
 
 
+def is_test_set(source: DataSource) -> bool:
+    """Tell whether a source holds CIFAR-10's test set: all 10,000 images, the first of them the embedded ones."""
+    if not isinstance(source, Cifar10Root):
+        return False
+    found, known = _cifar10(Path(source.root), None, "evaluation", 0), embedded()
+    assert found.labels is not None and known.labels is not None
+    same = np.array_equal(found.labels[: len(known)], known.labels)
+    return len(found) == 10_000 and same and np.array_equal(found.images[: len(known)], known.images)
+
+
 def embedded(part: Part = "evaluation", assets: Path = ASSETS) -> ImageSet:
     """Return the shipped CIFAR-10 images, uint8 [2000 or 512, 32, 32, 3], their checksum verified.
 

@@ -14,7 +14,7 @@ from explorer.plots import methods as drawn
 from explorer.plots import theme
 from explorer.plots.figure import Figure
 from explorer.study import energy, keys, ranking
-from explorer.study.ranking import Entry, Row
+from explorer.study.ranking import Entry, Point, Row
 from explorer.study.results import Result
 from explorer.study.runner import Job
 from explorer.study.settings import Settings
@@ -22,7 +22,9 @@ from explorer.ui import cache, frame, state
 from explorer.ui.session import METHODS_STOPPED, STANDINGS
 
 BACKGROUND = "background-color: #009E7333"
-MARK, COSTS = "●", ("latency", "bits", "spikes", "additions (M)", "energy (µJ)")
+BEST, SHARED = "●", "○"  # the best of a column; those that share the lead
+NAME_WIDTH, T_WIDTH = 290, 78  # pixels: the longest name, with what stands before it; a value with its mark
+COSTS = ("latency", "bits", "spikes", "additions (M)", "energy (µJ)")
 Starts = list[tuple[Entry, Entry, Entry]]
 
 
@@ -148,9 +150,11 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
     styled = styled.format("{:.1f}", subset=columns)
     colours = pd.DataFrame("", index=data.index, columns=data.columns)
     for T, column in zip(now.steps, columns, strict=True):
-        best = ranking.leaders([row.points.get(T) for row in rows])
-        colours.loc[best, column] = BACKGROUND
-        styled = styled.format("{:.1f} " + MARK, subset=(data.index[best], column))
+        leading = ranking.leaders([row.points.get(T) for row in rows])
+        alone = sum(leading) == 1
+        styled = styled.format(f"{{:.1f}} {BEST if alone else SHARED}", subset=(data.index[leading], column))
+        if alone:
+            colours.loc[leading, column] = BACKGROUND
     styled = styled.apply(lambda _: colours, axis=None)
     number = st.column_config.NumberColumn
     key = f"methods_table_{chosen}"  # with another method nothing is selected any more: rows may have moved
@@ -164,7 +168,8 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
         selection_mode="single-row",
         placeholder="…" if any(T not in row.points for row in rows for T in now.steps) else "–",
         column_config={
-            "method": st.column_config.TextColumn(pinned=True),
+            "method": st.column_config.TextColumn(pinned=True, width=NAME_WIDTH),
+            **{column: number(width=T_WIDTH) for column in columns},
             "latency": number(help=f"Steps from the image to the answer after T = {now.T}."),
             "bits": number(help="Bits that tell what one neuron sends in one step."),
             "spikes": number(help=f"Spikes per neuron and image in T = {now.T}, first phases included."),
@@ -173,6 +178,26 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
         },
         alt=f"Accuracy of {len(rows)} conversions at T = {', '.join(map(str, now.steps))}.",
     )
+
+
+def highest(now: Standings, rows: Sequence[Row]) -> str:
+    """Return the highest value at each T with its 95 % interval, and how many share its lead."""
+    told = []
+    for T in now.steps:
+        points = [row.points.get(T) for row in rows]
+        there = [(point.top1, row.entry.title, point) for row, point in zip(rows, points, strict=True) if point]
+        if there:
+            top, title, point = max(there, key=lambda one: one[0])
+            others = sum(ranking.leaders(points)) - 1
+            mark = f"{SHARED} shared with {others}" if others else BEST
+            told.append(f"T = {T}: {keys.plain(title)} {100 * top:.1f} % ({interval(point)}) {mark}")
+    return " · ".join(told)
+
+
+def interval(point: Point, between: str = "–") -> str:
+    """Return a point's 95 % interval in per cent, as written."""
+    low, high = point.interval
+    return f"{100 * low:.1f}{between}{100 * high:.1f}"
 
 
 def _clicked(key: str, rows: Sequence[Row], on_choose: Callable[[str], None]) -> None:
