@@ -3,9 +3,11 @@
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
+from explorer.ui import frame
 from explorer.ui.turns import Turns
 
 PATIENCE = 20.0  # seconds for anything here on a busy machine
@@ -135,3 +137,27 @@ def test_a_drawing_that_takes_long_stops_nobody():
             with turns.take():
                 told.append(name)
     assert told == ["long", "a", "b"]
+
+
+class _Stage:
+    """A stand-in for a job: done from the given look on."""
+
+    def __init__(self, run, done_at):
+        self.run, self.looks, self.done_at, self.errors = run, 0, done_at, False
+        self.result = SimpleNamespace(images=1, error_images=0)
+
+    @property
+    def done(self):
+        self.looks += 1
+        return self.looks > self.done_at
+
+
+def test_runs_asked_for_in_stages_are_done_when_no_stage_follows():
+    """A stage that ends between being asked for and being looked at must not end the page's watching."""
+    stages = [[_Stage("a", 0)], [_Stage("a", 0), _Stage("b", 0)], [_Stage("a", 0), _Stage("b", 0), _Stage("c", 1)]]
+    given = iter([*stages, stages[-1], stages[-1]])
+    jobs, reached = frame.asked(lambda: next(given))
+    assert jobs == stages[-1] and not reached[1], "the last stage still runs"
+    jobs, reached = frame.asked(lambda: stages[-1])
+    assert jobs == stages[-1] and reached == (True, True)
+    assert frame.asked(list) == ([], (False, True)), "nothing is asked for"

@@ -283,6 +283,18 @@ def _reached(jobs: list[Job]) -> tuple[bool, bool]:
     return began, all(job.done for job in jobs)
 
 
+def asked(ask: Callable[[], list[Job]]) -> tuple[list[Job], tuple[bool, bool]]:
+    """Ask for runs and return them and how far they are; done only if nothing else is asked for after them."""
+    jobs = ask()
+    while True:
+        reached = _reached(jobs)
+        if not reached[1]:
+            return jobs, reached
+        before, jobs = jobs, ask()
+        if [job.run for job in jobs] == [job.run for job in before]:
+            return jobs, reached
+
+
 def _news(jobs: list[Job]) -> tuple[Any, ...]:
     """Return what a drawing of these runs depends on, as long as the settings stay; who is before them is no news."""
     return tuple((job.run.result.images, job.run.result.error_images, job.error, job.done) for job in jobs)
@@ -295,10 +307,11 @@ def live(ask: Callable[[], list[Job]], draw: Callable[[], None], follow: Callabl
     the end: follow() alone, if given, which draws below; else the whole page. A page that nobody looks at any more
     stops asking.
     """
-    jobs = ask()
+    jobs, reached = asked(ask)
     if not _ahead():  # who has to wait in line sees so at once
         cache.wait(jobs, 0.15)
-    reached, drawn, told, scene = _reached(jobs), _news(jobs), _ahead(), state.scene()
+        jobs, reached = asked(ask)
+    drawn, told, scene = _news(jobs), _ahead(), state.scene()
     runs = itertools.count()
 
     def part(body: Callable[[], None]) -> Callable[[], None]:
@@ -311,15 +324,16 @@ def live(ask: Callable[[], list[Job]], draw: Callable[[], None], follow: Callabl
         return drawn_anew
 
     def watch() -> None:
-        nonlocal drawn, reached, told
+        nonlocal jobs, drawn, reached, told
         if not next(runs):
             return  # the page has just been drawn
-        ask()
+        before = reached
+        jobs, reached = asked(ask)
         patience = time.monotonic() + PATIENCE
         while drawn == _news(jobs) and time.monotonic() < patience and not cache.moved_on():
             cache.wait(jobs, 0.1)
-        before, reached = reached, _reached(jobs)
-        if drawn == _news(jobs) and told == _ahead():
+        jobs, reached = asked(ask)
+        if (drawn, told, before) == (_news(jobs), _ahead(), reached):
             return
         drawn, told = _news(jobs), _ahead()
         if reached == before:
