@@ -65,13 +65,17 @@ ACTIVATIONS = {"clip": "opi", "qcfs": "qcfs"}  # of a shipped network, and the m
 
 @dataclass(frozen=True)
 class Ours:
-    """A shipped network's own top-1 by T, in per cent, on so many test images: its trained thresholds, v_init = 1/2."""
+    """A shipped network's own top-1 by T, in per cent, on so many test images: its trained thresholds, v_init = 1/2.
+
+    tuned: it was fine-tuned on spikes for this T, which no paper's conversion was.
+    """
 
     network: str
     method: str
     ann: float
     top1: Mapping[int, float]
     images: int
+    tuned: bool = False
 
     def interval(self, T: int) -> tuple[float, float]:
         """Return Wilson's 95 % interval of the figure at T, in per cent."""
@@ -97,7 +101,8 @@ def ours(network: str, dataset: str) -> list[Ours]:
         top1 = {int(T): 100 * share for T, share in card.get("top1_after", {}).items()}
         if top1 and family(name) == family(network) and card["dataset"] == dataset:
             method = ACTIVATIONS[card["recipe"]["activation"]]
-            found.append(Ours(name, method, 100 * card["top1"], top1, card["top1_images"]))
+            tuned = "start_from" in card["recipe"] and "updates" in card["recipe"]
+            found.append(Ours(name, method, 100 * card["top1"], top1, card["top1_images"], tuned))
     return found
 
 

@@ -28,9 +28,11 @@ class Entry(Generic[V]):
 
     def get(self) -> V:
         """Return what the session holds; the default is put there first if there is nothing."""
-        if self.name not in st.session_state:
+        try:
+            return st.session_state[self.name]
+        except KeyError:
             st.session_state[self.name] = self._default()
-        return st.session_state[self.name]
+            return st.session_state[self.name]
 
     def put(self, value: V) -> None:
         """Hold this from now on."""

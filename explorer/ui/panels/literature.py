@@ -32,7 +32,8 @@ def marks(settings: Settings) -> list[Marks]:
         found.append(Marks(published.named(one), tuple(one.top1), tuple(one.top1.values()), notes=notes))
     for own in published.ours(settings.network, dataset(settings)):
         low, high = zip(*(own.interval(T) for T in own.top1), strict=True)
-        name = f"{own.network} here, {NAMES[own.method].title}, {own.images:,} images (ANN {own.ann:.2f})"
+        how = "fine-tuned on spikes" if own.tuned else NAMES[own.method].title
+        name = f"{own.network} here, {how}, {own.images:,} images (ANN {own.ann:.2f})"
         found.append(Marks(name, tuple(own.top1), tuple(own.top1.values()), low, high))
     return found
 
@@ -42,7 +43,8 @@ def table(settings: Settings, rows: Sequence[Row], steps: Sequence[int], n: int)
     told = published.beside(settings.network, dataset(settings))
     if not told:
         return
-    known = {(own.method, T): own for own in published.ours(settings.network, dataset(settings)) for T in own.top1}
+    cards = [own for own in published.ours(settings.network, dataset(settings)) if not own.tuned]
+    known = {(own.method, T): own for own in cards for T in own.top1}
     with st.expander("Published figures beside ours", icon=":material/menu_book:", key="methods_published"):
         listed = []
         for one in told:
