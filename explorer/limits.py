@@ -79,7 +79,7 @@ def read(environment: Mapping[str, str]) -> Limits:
         pictures_mib=32,
         visitors=200,
         runs=24,
-        store_mib=256,
+        store_mib=128,
         folders=folders,
     )
 

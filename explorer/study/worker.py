@@ -12,6 +12,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from explorer.study.executor import find, is_lost_device
 from explorer.study.memory import trim
 
 IDLE = 15.0  # seconds without a request after which memory is given back
+BUSY = 5.0  # seconds between which the allocator's own spare memory is given back while there is work
 BADNESS = "500"  # of 1000: where memory runs out, the system ends this process and not the server
 AT_ONCE = 64  # pieces of work
 YIELDS = 5  # of 19: where processors are short, pages are drawn before images are simulated
@@ -43,8 +45,11 @@ class Service:
     def serve(self) -> None:
         """Take requests until the other side is gone."""
         with suppress(EOFError, OSError):
-            fresh = False
+            fresh, trimmed = False, time.monotonic()
             while True:
+                if time.monotonic() - trimmed > BUSY:
+                    trim()
+                    trimmed = time.monotonic()
                 if not self._connection.poll(IDLE):
                     if fresh and not self._asked:
                         relax()
