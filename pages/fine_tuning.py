@@ -27,8 +27,7 @@ ABOUT = {
 
 def controls(settings) -> Wanted:
     """Draw the choices and return them."""
-    left, middle, right = st.columns(3)
-    method = left.segmented_control(
+    method = st.segmented_control(
         "Method",
         list(METHODS),
         format_func=METHODS.get,
@@ -37,6 +36,7 @@ def controls(settings) -> Wanted:
         required=True,
         help="All start from the network calibrated for this T, with one threshold a channel and no shifts in time.",
     )
+    left, middle, right = st.columns(3)
     images = left.select_slider(
         "Images",
         IMAGES,

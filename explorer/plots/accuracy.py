@@ -10,7 +10,10 @@ import numpy as np
 from explorer.plots import theme
 from explorer.plots.figure import Figure
 
-MARKS, MEASURED = ("star", "cross", "star-open", "cross-open", "x", "x-open"), ("diamond-open", "square-open")
+MARKS, MEASURED = (
+    ("star", "cross", "star-open", "cross-open", "x", "x-open"),
+    ("diamond-open", "square-open", "circle-open", "triangle-up-open"),
+)
 
 
 @dataclass(frozen=True)
