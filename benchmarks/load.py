@@ -25,8 +25,8 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,46 +162,40 @@ class Visitor:
         return found is not None and int(found[1]) > 0 and f"v_init {self.value:g}" in self.caption
 
 
-async def visit(address: str, told: Told, end: float, rng: random.Random) -> None:
-    """Be one visitor until the end."""
+@asynccontextmanager
+async def come(address: str, told: Told, who: str = "") -> AsyncIterator[Visitor]:
+    """Be connected as one visitor; what goes wrong meanwhile is told as a failure, of whom."""
     url = address.replace("http", "ws", 1) + "/_stcore/stream"
+    how = {"subprotocols": ["streamlit"], "origin": address, "max_size": None, "open_timeout": 30}
     try:
-        async with connect(
-            url, subprotocols=["streamlit"], origin=address, max_size=None, open_timeout=30
-        ) as connection:
+        async with connect(url, **how) as connection:
             visitor = Visitor(connection, told)
             listening = asyncio.create_task(visitor.listen())
             try:
-                told.opened.append(await visitor.run_page())
-                while time.monotonic() < end:
-                    await asyncio.sleep(rng.uniform(1, 4))
-                    await visitor.move(rng.choice([v for v in STOPS if v != visitor.value]))
+                yield visitor
             finally:
                 visitor._stop_reruns()
                 listening.cancel()
     except Exception as error:
-        told.failures.append(f"{type(error).__name__}: {error}"[:200])
+        told.failures.append(f"{who}{type(error).__name__}: {error}"[:200])
+
+
+async def visit(address: str, told: Told, end: float, rng: random.Random) -> None:
+    """Be one visitor until the end."""
+    async with come(address, told) as visitor:
+        told.opened.append(await visitor.run_page())
+        while time.monotonic() < end:
+            await asyncio.sleep(rng.uniform(1, 4))
+            await visitor.move(rng.choice([v for v in STOPS if v != visitor.value]))
 
 
 async def neighbour(address: str, told: Told, end: float, beside: str) -> None:
     """Be one more visitor, who keeps the server busy until the end: see `BESIDE`."""
-    url = address.replace("http", "ws", 1) + "/_stcore/stream"
-    try:
-        async with connect(
-            url, subprotocols=["streamlit"], origin=address, max_size=None, open_timeout=30
-        ) as connection:
-            visitor = Visitor(connection, told)
-            visitor.page, scene = BESIDE[beside]
-            visitor.view = f"{link.PARAMETER}={link.encode(scene)}"
-            listening = asyncio.create_task(visitor.listen())
-            try:
-                await visitor.run_page()
-                await asyncio.sleep(max(0.0, end - time.monotonic()))
-            finally:
-                visitor._stop_reruns()
-                listening.cancel()
-    except Exception as error:
-        told.failures.append(f"beside: {type(error).__name__}: {error}"[:200])
+    async with come(address, told, "beside: ") as visitor:
+        visitor.page, scene = BESIDE[beside]
+        visitor.view = f"{link.PARAMETER}={link.encode(scene)}"
+        await visitor.run_page()
+        await asyncio.sleep(max(0.0, end - time.monotonic()))
 
 
 def browser_pages(address: str, pages: int, seconds: float) -> list[str]:

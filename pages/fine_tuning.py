@@ -242,9 +242,10 @@ job = cache.workshop().job(frame.owner())
 buttons(job, wanted, not trouble)
 download()
 if job is None:
+    passes = "3 T + 1" if wanted.method == "hybrid" else "T + 3"  # back counts two; one is the teacher's
     st.caption(
         "Nothing is trained yet. The start is calibrated first, which takes some seconds; then every update takes "
-        "about as long as T + 3 passes of a batch through the ANN. Simulations of all visitors come first."
+        f"about as long as {passes} passes of a batch through the ANN. Simulations of all visitors come first."
     )
 else:
     status = job.status

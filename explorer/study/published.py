@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from explorer.engine.finetune.progress import METHODS
 from explorer.engine.theory import wilson
 from explorer.limits import limits
 from explorer.study import catalogue
@@ -101,7 +102,7 @@ def ours(network: str, dataset: str) -> list[Ours]:
         top1 = {int(T): 100 * share for T, share in card.get("top1_after", {}).items()}
         if top1 and family(name) == family(network) and card["dataset"] == dataset:
             method = ACTIVATIONS[card["recipe"]["activation"]]
-            tuned = "start_from" in card["recipe"] and "updates" in card["recipe"]
+            tuned = card["recipe"].get("method") in METHODS
             found.append(Ours(name, method, 100 * card["top1"], top1, card["top1_images"], tuned))
     return found
 

@@ -47,7 +47,7 @@ class Service:
         with suppress(EOFError, OSError):
             fresh, trimmed = False, time.monotonic()
             while True:
-                if time.monotonic() - trimmed > BUSY:
+                if fresh and time.monotonic() - trimmed > BUSY:
                     trim()
                     trimmed = time.monotonic()
                 if not self._connection.poll(IDLE):
