@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from explorer.study import link
 from explorer.study.scene import Scene
 from explorer.study.settings import Settings
+from explorer.ui import session
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = Settings(images=16, T=8)
@@ -38,6 +39,18 @@ def settle(at: AppTest, seconds: float = 90) -> AppTest:
         at.run()
     assert not at.exception, [e.value for e in at.exception]
     return at
+
+
+def held(at: AppTest) -> dict[str, Any]:
+    """Return the session's entries that are no widget's."""
+    return at.session_state[session.ALL]
+
+
+def pull(at: AppTest, *drawers: str) -> AppTest:
+    """Open drawers of the sidebar or of the page, by name."""
+    for name in drawers:
+        at.session_state[f"drawer_{name}"] = True
+    return at.run()
 
 
 def chart(at: AppTest, key: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from explorer.study.scene import Display, Pin, Scene
 from explorer.study.script import script
 from explorer.study.settings import Settings
 from explorer.study.tables import curve_csv
-from tests.app_help import ROOT, SMALL, chart, errors, metric, open_app, settle, values
+from tests.app_help import ROOT, SMALL, chart, errors, held, metric, open_app, pull, settle, values
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_neuron_image_and_number_of_images_act():
     assert "act1" in str(at.selectbox(key="set_layer").value)
     at.number_input(key="set_image").set_value(1).run()
     assert not np.array_equal(values(chart(at, "scores")["data"][0]["x"]), scores)
-    at.slider(key="set_images").set_value(32).run()
+    pull(at, "images").slider(key="set_images").set_value(32).run()
     assert "32 of 32" in metric(settle(at), "Images so far")
 
 
@@ -133,7 +133,7 @@ def test_a_layer_from_the_link_changes_trace_and_table():
     row = at.dataframe[0].value.set_index("layer").loc[site]
     assert (row["scale"], row["v_init"]) == (0.5, 0.25)
     at.button(key="reset_layers").click().run()
-    assert at.session_state["set_sites"] == ()
+    assert held(at)["set_sites"] == ()
 
 
 def test_pins_stay_and_are_forgotten():
@@ -144,7 +144,7 @@ def test_pins_stay_and_are_forgotten():
     names = [trace["name"] for trace in chart(at, "accuracy")["data"] if trace.get("mode") == "lines+markers"]
     assert len(names) == 3 and names[0] == "yours"
     at.button(key="unpin").click().run()
-    assert at.session_state["pins"] == ()
+    assert held(at)["pins"] == ()
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_bad_input_is_explained_and_the_last_good_result_stays(key, value, words
 
     at = settle(open_app())
     before = membrane(at)
-    at.session_state["pending"] = {key.removeprefix("set_"): value}
+    held(at)["pending"] = {key.removeprefix("set_"): value}
     at.run()
     assert not at.exception and re.search(words, errors(at))
     assert np.array_equal(membrane(at), before)
@@ -202,7 +202,7 @@ def test_exported_script_reproduces_what_is_on_screen(tmp_path, page, where):
     settings = replace(SMALL, T=4, images=32, v_init=0.3, sites=(("act1", 0.9, 0.5),))
     pinned = Pin(replace(SMALL.of_run(), T=6, rule="max"), "other rule")
     at = open_app(Scene(settings, Display(ablation="start"), (pinned,)), page)
-    lines = settle(at).session_state["shown"].everything()
+    lines = held(settle(at))["shown"].everything()
     file = tmp_path / "run.py"
     file.write_text(script(lines), encoding="utf-8")
     installed = {"PYTHONPATH": str(ROOT)} if where == "installed" else {}
@@ -236,7 +236,7 @@ def test_a_link_can_hide_controls_on_every_page():
         shown = {slider.key for slider in at.slider}
         assert "set_T" in shown and not shown & {"set_v_init", "set_scale"}
         assert any("v_init 0.25" in caption.value for caption in at.caption)
-    at.multiselect(key="hide_in_link").set_value(["tour"]).run()
+    pull(at, "share").multiselect(key="hide_in_link").set_value(["tour"]).run()
     assert any("&hide=tour" in code.value for code in at.code)
 
 
@@ -271,7 +271,7 @@ def test_network_row_and_device_act():
     at.selectbox(key="set_network").set_value("resnet20-clip").run()
     assert at.selectbox(key="set_rule").value == "max", "chosen on purpose"
     assert any("resnet20-clip" in caption.value for caption in settle(at).caption)
-    at.selectbox(key="set_device").set_value("cpu").run()
+    pull(at, "images").selectbox(key="set_device").set_value("cpu").run()
     assert not at.error
     import torch
 
@@ -287,7 +287,7 @@ def test_undo_takes_back_display_choices_and_pins_too():
     at.button(key="pin").click().run()
     settle(at)
     at.button(key="undo").click().run()
-    assert at.session_state["pins"] == () and at.toggle(key="set_log_axis").value is False
+    assert held(at)["pins"] == () and at.toggle(key="set_log_axis").value is False
     at.button(key="undo").click().run()
     assert at.toggle(key="set_log_axis").value is True
 

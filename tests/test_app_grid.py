@@ -12,7 +12,7 @@ from explorer.study import link
 from explorer.study.scene import Display, Scene
 from explorer.ui import frame
 from explorer.ui.panels import paper as files
-from tests.app_help import ROOT, SMALL, chart, errors, metric, open_app, settle, values
+from tests.app_help import ROOT, SMALL, chart, errors, held, metric, open_app, settle, values
 
 QUICK = replace(SMALL, T=4)
 OWN = Display(
@@ -42,7 +42,7 @@ def test_an_own_grid_is_started_measured_and_taken_away():
     start(at)
     figure = chart(at, "ablation_own")
     grid = values(figure["data"][0]["z"]).reshape(2, 2)
-    shown = at.session_state["shown"]
+    shown = held(at)["shown"]
     rows = {tuple(row.labels): row.reading.mean for row in shown.grid.rows}
     assert grid[1, 1] == pytest.approx(100 * rows["0.9", "4"]) and len(rows) == 4
     assert figure["layout"]["xaxis"]["title"]["text"].endswith("N = 32")
@@ -125,7 +125,7 @@ def test_pins_have_names_colours_of_their_own_and_go_one_by_one():
     assert "pin low start" in shown and len(set(shown.values())) == len(shown)
     colour = shown["pin low start"]
     at.button(key="unpin_0").click().run()
-    assert [pin.name for pin in at.session_state["pins"]] == ["low start"]
+    assert [pin.name for pin in held(at)["pins"]] == ["low start"]
     assert names(settle(at))["pin low start"] == colour, "its colour stays when another goes"
 
 

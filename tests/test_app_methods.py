@@ -14,7 +14,7 @@ from explorer.plots.membrane import DrawnMembrane
 from explorer.study import measure, ranking
 from explorer.study.scene import Display, Scene
 from explorer.ui import cache
-from tests.app_help import SMALL, chart, open_app, settle, values
+from tests.app_help import SMALL, chart, held, open_app, settle, values
 
 FEW = ("opi", "cos", "qcfs")
 TINY = replace(SMALL, T=2, v_init=0.3)
@@ -87,7 +87,7 @@ def test_what_a_page_asked_for_is_wanted_no_longer_on_another_one(few):
     at = open_app(Scene(replace(TINY, T=64), Display(methods_images=500)), "methods")
 
     def wanted():
-        return [run for run in cache.runner()._runs.values() if at.session_state["owner"] in run.wanted]
+        return [run for run in cache.runner()._runs.values() if held(at)["owner"] in run.wanted]
 
     assert wanted()
     at.switch_page("../pages/theory.py").run()

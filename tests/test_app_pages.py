@@ -10,7 +10,7 @@ from explorer.plots import rates
 from explorer.study import link, published
 from explorer.study.scene import Scene
 from explorer.ui import tour
-from tests.app_help import ROOT, SMALL, chart, metric, open_app, settle, values
+from tests.app_help import ROOT, SMALL, chart, held, metric, open_app, pull, settle, values
 
 
 @pytest.mark.parametrize(("name", "value"), [("theory_v_init", 0.3), ("theory_T", 3), ("theory_theta", 2.0)])
@@ -109,7 +109,7 @@ def test_the_channels_of_a_layer_make_up_its_errors():
 
     at = settle(open_app(page="rates_and_errors"))
     layer = at.selectbox(key="set_layer").value
-    result = at.session_state["shown_result"][1].sites[layer]
+    result = held(at)["shown_result"][1].sites[layer]
     one = [measure.channel(replace(SMALL, layer=layer, channel=c)) for c in range(len(result.channel_total))]
     assert np.allclose([c.sums.total for c in one], result.channel_total, rtol=1e-4, atol=1e-2)
     assert np.array_equal(sum(c.sums.histogram for c in one), result.histogram)
@@ -162,13 +162,13 @@ def test_tour_stations_set_the_app(i):
 
 
 def test_a_tour_button_opens_its_settings():
-    at = open_app()
+    at = pull(open_app(), "tour")
     at.button(key="tour_2").click().run()
     assert not at.exception and at.slider(key="set_scale").value == 2.0 and at.selectbox(key="set_rule").value == "max"
 
 
 def test_the_tour_has_a_link_for_each_published_figure():
-    at = open_app()
+    at = pull(open_app(), "tour")
     text = next(m.value for m in at.markdown if "accuracy_and_ablation?view=" in m.value).replace("\u00a0", " ")
     found = dict(re.findall(r"\[(T = \d+: [\d.]+ %)\]\(\S+?view=([\w-]+)\)", text))
     scene, _ = link.admit(link.decode(found["T = 16: 93.38 %"]))

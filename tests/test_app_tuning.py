@@ -6,7 +6,7 @@ from dataclasses import replace
 from explorer.study import keys, tuning
 from explorer.ui import cache
 from explorer.zoo.training import tuned
-from tests.app_help import SMALL, chart, errors, metric, open_app
+from tests.app_help import SMALL, chart, errors, held, metric, open_app
 from tests.test_workshop import QUICK
 
 
@@ -28,7 +28,7 @@ def test_a_network_is_tuned_kept_pinned_and_discarded(monkeypatch):
     at.select_slider(key="tuning_images").set_value(64)
     at.select_slider(key="tuning_batch").set_value(8).run()
     at.button(key="tuning_start").click().run()
-    job = cache.workshop().job(at.session_state["owner"])
+    job = cache.workshop().job(held(at)["owner"])
     assert job.wanted.updates == 10 and job.wanted.T == 2 and job.active
     until(at, lambda: job.status == "done")
     at.run()
@@ -41,11 +41,11 @@ def test_a_network_is_tuned_kept_pinned_and_discarded(monkeypatch):
     assert not at.exception and not errors(at)
     kept = at.selectbox(key="set_network").value
     assert keys.is_upload(kept) and "hybrid-T2" in kept and at.selectbox(key="set_rule").value == "clip"
-    (pin,) = at.session_state["pins"]
+    (pin,) = held(at)["pins"]
     assert pin.network == kept and pin.settings.T == 2
     assert at.get("download_button")
     at.button(key="tuning_discard").click().run()
-    assert cache.workshop().job(at.session_state["owner"]) is None
+    assert cache.workshop().job(held(at)["owner"]) is None
     assert "Nothing is trained yet" in str([c.value for c in at.caption])
 
 

@@ -18,7 +18,7 @@ from explorer.study.shelf import Shelf
 from explorer.ui import cache
 from explorer.zoo.data import embedded
 from explorer.zoo.registry import load
-from tests.app_help import ROOT, SMALL, chart, errors, metric, open_app, settle, values
+from tests.app_help import ROOT, SMALL, chart, errors, held, metric, open_app, pull, settle, values
 from tests.pictures import picture
 from tests.test_zoo_checkpoints import Malice, deflated, saved
 
@@ -55,7 +55,7 @@ def upload_network(at, name: str, content: bytes, architecture: str = "resnet20-
 
 def upload_pictures(at, files: list[tuple[str, bytes]]):
     """Open the window, give it pictures, and press the button."""
-    at.button(key="open_images").click().run()
+    pull(at, "images").button(key="open_images").click().run()
     at.file_uploader(key="own_pictures_files").set_value([(name, content, "image/png") for name, content in files])
     at.run()
     return at.button(key="own_pictures_load").click().run()
@@ -210,7 +210,7 @@ def test_picture_limits_are_kept_on_the_server_too(monkeypatch):
 
 def test_a_folder_is_checked_before_it_is_taken(tmp_path):
     at = open_app(QUICK)
-    at.button(key="open_images").click().run()
+    pull(at, "images").button(key="open_images").click().run()
     at.text_input(key="folder_path").set_value(str(tmp_path)).run()
     assert "empty" in errors(at.button(key="folder_load").click().run())
     for name, content in photographs(3):
@@ -236,7 +236,7 @@ def test_an_upload_that_is_dropped_gives_way_to_what_works(weights):
     cache.own_networks.clear()
     at.slider(key="set_v_init").set_value(0.1).run()
     assert "Upload the file again" in text(at) and at.selectbox(key="set_network").value == "resnet20-relu"
-    assert at.session_state["pins"] == () and not at.exception
+    assert held(at)["pins"] == () and not at.exception
 
 
 def test_an_unreachable_hub_is_explained_and_the_last_good_result_stays(tmp_path, monkeypatch):

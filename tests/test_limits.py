@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,8 +124,8 @@ def test_messages_stay_until_they_are_dismissed():
 
 
 def test_messages_do_not_pile_up(monkeypatch):
-    kept = {"message": None}
-    monkeypatch.setattr(session.st, "session_state", kept)
+    kept: dict[str, Any] = {}
+    monkeypatch.setattr(session.st, "session_state", {session.ALL: kept})
     for text in ("a", "b", "a", "c", "d", "d"):
         state.say(text)
     assert kept["message"].split(state.PARAGRAPH) == ["a", "c", "d"]
@@ -133,10 +134,10 @@ def test_messages_do_not_pile_up(monkeypatch):
 PUBLIC_APP = """
 import json
 from dataclasses import replace
-from tests.app_help import SMALL, open_app
+from tests.app_help import SMALL, open_app, pull
 from explorer.ui import state
 at = open_app(replace(SMALL, source={source!r}, images=2000, T=256, device="cuda"))
-at.button(key="open_images").click().run()
+pull(at, "images").button(key="open_images").click().run()
 names = [box.key for box in (*at.text_input, *at.selectbox)]
 print(json.dumps({{
     "images": at.slider(key="set_images").value, "T": at.slider(key="set_T").value,

@@ -1,4 +1,7 @@
-"""Every entry of a visitor's session that is not a widget's, with its type: nowhere else are such keys written."""
+"""Every entry of a visitor's session that is not a widget's, with its type: nowhere else are such keys written.
+
+All of them are one key of Streamlit's, which copies what a session holds for nearly every widget it draws.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from explorer.ui.panels.standings import Standings
 
 V = TypeVar("V")
+ALL = "entries"  # the key
 
 
 class Entry(Generic[V]):
@@ -28,15 +32,22 @@ class Entry(Generic[V]):
 
     def get(self) -> V:
         """Return what the session holds; the default is put there first if there is nothing."""
-        try:
-            return st.session_state[self.name]
-        except KeyError:
-            st.session_state[self.name] = self._default()
-            return st.session_state[self.name]
+        held = _held()
+        if self.name not in held:
+            held[self.name] = self._default()
+        return held[self.name]
 
     def put(self, value: V) -> None:
         """Hold this from now on."""
-        st.session_state[self.name] = value
+        _held()[self.name] = value
+
+    def known(self) -> bool:
+        """Tell whether anything was put here."""
+        return self.name in _held()
+
+
+def _held() -> dict[str, Any]:
+    return st.session_state.setdefault(ALL, {})
 
 
 def _nothing() -> Any:

@@ -45,7 +45,10 @@ def draw(page: str = "") -> None:
 
 
 def _images() -> None:
-    with st.expander("Images and device", icon=":material/tune:"):
+    drawer = widgets.drawer("Images and device", ":material/tune:", "images")
+    if not drawer.open:
+        return
+    with drawer:
         _named("source", ["embedded"], {"embedded": "CIFAR-10, embedded"})
         st.button(
             "Your own images…",
@@ -135,7 +138,10 @@ def _potential() -> None:
 
 
 def _share() -> None:
-    with st.expander("Share this view", icon=":material/share:"):
+    drawer = widgets.drawer("Share this view", ":material/share:", "share")
+    if not drawer.open:
+        return
+    with drawer:
         st.caption("Whoever opens this address sees this page with the same settings.")
         hide = st.multiselect(
             "Hide controls (for a class)",

@@ -71,10 +71,9 @@ def help(name: str) -> str:
 
 def begin() -> None:
     """Fill a fresh session: from the link it was opened with, else from the defaults."""
-    session = st.session_state
-    if SITES.name in session:
+    if SITES.known():
         for field in FIELDS:
-            session.setdefault(key(field.name), field.default)
+            st.session_state.setdefault(key(field.name), field.default)
         _read.scene = None
         return
     start = Scene()

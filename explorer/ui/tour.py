@@ -12,7 +12,7 @@ import streamlit as st
 
 from explorer.study import link
 from explorer.study.scene import Scene, unpack
-from explorer.ui import state
+from explorer.ui import state, widgets
 from explorer.ui.panels import literature
 from explorer.ui.session import PAGES, TOUR
 
@@ -38,7 +38,10 @@ def stations() -> tuple[Station, ...]:
 
 def draw() -> None:
     """Draw the tour in the sidebar; a station sets the app and opens its page."""
-    with st.expander("Guided tour", icon=":material/signpost:"):
+    drawer = widgets.drawer("Guided tour", ":material/signpost:", "tour")
+    if not drawer.open:
+        return
+    with drawer:
         for i, station in enumerate(stations()):
             if st.button(
                 f"{i + 1}. {station.title}",
@@ -75,5 +78,6 @@ def _open(station: Station, i: int) -> None:
 
 def lesson(name: str) -> None:
     """Show a lesson text from assets/lessons."""
-    with st.container(), st.expander("What am I looking at?", icon=":material/school:"):
-        st.markdown((LESSONS / f"{name}.md").read_text(encoding="utf-8"))
+    with st.container(), widgets.drawer("What am I looking at?", ":material/school:", name) as drawer:
+        if drawer.open:
+            st.markdown((LESSONS / f"{name}.md").read_text(encoding="utf-8"))

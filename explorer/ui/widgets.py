@@ -15,6 +15,11 @@ def _common(name: str) -> dict[str, Any]:
     return {"key": state.key(name), "help": BY_NAME[name].help, "persist_state": "session"}
 
 
+def drawer(label: str, icon: str, name: str) -> Any:
+    """Draw an expander whose content is drawn only while it is open, as its `open` tells: it costs nothing closed."""
+    return st.expander(label, icon=icon, key=f"drawer_{name}", on_change="rerun")
+
+
 def slider(name: str, at: Any = st) -> Any:
     """Draw a field as a slider; at: the column or container it goes to."""
     field = BY_NAME[name]
