@@ -210,7 +210,7 @@ class Runner:
             self._asked[owner] = (list(settings), errors, jobs)
             if jobs:
                 self._ensure_worker()
-            self._news.notify_all()
+                self._news.notify_all()
             return jobs
 
     def _stands(self, owner: str, jobs: list[Job]) -> bool:

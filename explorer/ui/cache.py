@@ -32,7 +32,7 @@ from explorer.study.settings import Settings
 from explorer.study.told import Told
 from explorer.study.tuning import Made, Opened, Wanted
 from explorer.study.workshop import Workshop
-from explorer.ui.session import ASKED
+from explorer.ui.session import ALL
 from explorer.ui.turns import TURNS
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def tunable(network: str) -> str:
 
 def moved_on() -> bool:
     """Let Streamlit end this script run here if the visitor has moved a control meanwhile; False if not."""
-    ASKED.get()  # reading the session is where a run may be ended
+    st.session_state.get(ALL)  # reading the session is where a run may be ended
     return False
 
 

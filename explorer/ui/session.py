@@ -5,7 +5,9 @@ All of them are one key of Streamlit's, which copies what a session holds for ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import streamlit as st
@@ -46,8 +48,27 @@ class Entry(Generic[V]):
         return self.name in _held()
 
 
+class _Found(threading.local):
+    """The entries of the session that this thread draws."""
+
+    held: dict[str, Any] | None = None
+
+
+_found = _Found()
+
+
+@contextmanager
+def at_hand() -> Iterator[None]:
+    """Look for the session's entries once within this, not at every question: for a drawing, which has one session."""
+    before, _found.held = _found.held, _held()
+    try:
+        yield
+    finally:
+        _found.held = before
+
+
 def _held() -> dict[str, Any]:
-    return st.session_state.setdefault(ALL, {})
+    return st.session_state.setdefault(ALL, {}) if _found.held is None else _found.held
 
 
 def _nothing() -> Any:

@@ -29,7 +29,7 @@ from explorer.study.scene import (
 )
 from explorer.study.settings import TABLE, Settings, clamp, clamp_sites, printable
 from explorer.ui import cache
-from explorer.ui.session import HIDDEN, HISTORY, LAST_GOOD, MESSAGE, PINS, SITES, TOUCHED
+from explorer.ui.session import HIDDEN, HISTORY, LAST_GOOD, MESSAGE, PINS, SITES, TOUCHED, at_hand
 
 STEPS_BACK = 50
 PARAGRAPH, MESSAGES = "\n\n", 2  # how messages are joined, and how many old ones stay beside a new one
@@ -53,7 +53,8 @@ def drawing() -> Iterator[None]:
     if outermost:
         _read.drawing, _read.scene = True, None
     try:
-        yield
+        with at_hand():
+            yield
     finally:
         if outermost:
             _read.drawing, _read.scene = False, None

@@ -12,9 +12,8 @@ from explorer.ui import widgets
 
 
 def picture(pixels: np.ndarray, width: int = 150) -> None:
-    """Show a small image without blurring its pixels."""
-    factor = max(1, round(width / pixels.shape[1]))
-    st.image(np.repeat(np.repeat(pixels, factor, 0), factor, 1), width=width)
+    """Show a small image without blurring its pixels (layout.css sees to that)."""
+    st.image(pixels, width=width)
 
 
 def place(shape: tuple[int, ...], columns: Sequence[Any]) -> None:
