@@ -76,7 +76,8 @@ def legend(now, n, known):
         f"highest, so that none is best (McNemar's exact test at {level}, adjusted for their number). On {n} images "
         f"single values are uncertain by up to ±{100 * widest(n):.0f} points. Latency, bits, spikes, additions and "
         f"energy at T = {now.T}. Methods stand as their papers have them, without scales and changed layers. Click a "
-        "row's box, or a point of the chart, to make a method the explorer's; a column's head sorts."
+        "row's box, or a point of the chart, to make a method the explorer's (once more: the plain conversion); a "
+        "column's head sorts."
     )
 
 

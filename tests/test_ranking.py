@@ -80,8 +80,8 @@ def test_runs_are_each_asked_for_once_and_what_is_cheap_first():
     )
     steps = ranking.durations(8)
     listed = ranking.entries(Settings(T=8, v_init=0.3, scale=0.9), 32)
-    assert [entry.method for entry in listed] == ["", *NAMES] and listed[0].yours
-    assert listed[0].settings.scale == 0.9 and listed[1].settings.scale == 1.0
+    assert [entry.method for entry in listed] == [*NAMES, ""] and listed[-1].yours
+    assert listed[-1].settings.scale == 0.9 and listed[0].settings.scale == 1.0
     once, by_T, long = ranking.stages(listed, steps)
     assert all(not run.depends_on_T and run.T == 8 for run in once) and Settings().images != 32 == once[0].images
     per_T = {key for key, named in NAMES.items() if not named.anytime and not named.long}

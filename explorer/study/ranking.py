@@ -92,7 +92,7 @@ def entries(settings: Settings, images: int) -> list[Entry]:
     yours = replace(settings.of_run(), images=images)
     if not any(entry.settings == yours for entry in found):
         called = title(settings.method) if settings.method else "plain conversion"
-        found.insert(0, Entry(settings.method, f"yours: {called}", yours, yours=True))
+        found.append(Entry(settings.method, f"yours: {called}", yours, yours=True))  # last: it comes and goes
     return found
 
 

@@ -94,6 +94,7 @@ TABLE_VERSION: Entry[int] = Entry("table_version", int)
 PENDING: Entry[dict[str, Any] | None] = Entry("pending", _nothing)
 GRID: Entry[Sweep | None] = Entry("grid", _nothing)  # the own grid that was started
 STANDINGS: Entry[Standings | None] = Entry("standings", _nothing)  # how far the table of methods is
+STANDINGS_VERSION: Entry[int] = Entry("standings_version", int)
 METHOD_TOLD: Entry[str | None] = Entry("method_told", _nothing)  # the method that the page Methods tells of
 WINDOWS: Entry[tuple[Settings, Windows] | None] = Entry("windows", _nothing)  # accuracy over them, as far as read
 METHODS_STOPPED: Entry[bool] = Entry("methods_stopped", bool)

@@ -74,6 +74,7 @@ def table(settings: Settings, rows: Sequence[Row], steps: Sequence[int], n: int)
             listed,
             hide_index=True,
             width="stretch",
+            placeholder="–",
             column_config={"their ANN (%)": number(format="%.2f"), "ours (%)": number(format="%.1f")},
         )
         st.caption(

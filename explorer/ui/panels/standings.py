@@ -19,7 +19,7 @@ from explorer.study.results import Result
 from explorer.study.runner import Job
 from explorer.study.settings import Settings
 from explorer.ui import cache, frame, state
-from explorer.ui.session import METHODS_STOPPED, STANDINGS
+from explorer.ui.session import METHODS_STOPPED, STANDINGS, STANDINGS_VERSION
 
 BACKGROUND = "background-color: #009E7333"
 BEST, SHARED = "●", "○"  # the best of a column; those that share the lead
@@ -157,7 +157,7 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
             colours.loc[leading, column] = BACKGROUND
     styled = styled.apply(lambda _: colours, axis=None)
     number = st.column_config.NumberColumn
-    key = f"methods_table_{chosen}"  # with another method nothing is selected any more: rows may have moved
+    key = _key(rows, chosen)
     st.dataframe(
         styled,
         hide_index=True,
@@ -178,6 +178,24 @@ def table(now: Standings, rows: Sequence[Row], chosen: str, on_choose: Callable[
         },
         alt=f"Accuracy of {len(rows)} conversions at T = {', '.join(map(str, now.steps))}.",
     )
+
+
+def _key(rows: Sequence[Row], chosen: str) -> str:
+    """Return the table's key: another one, and so a table without a selection, where the row it has is not chosen.
+
+    While it is the same the table stays, sorted as the visitor sorted it.
+    """
+    key = f"methods_table_{STANDINGS_VERSION.get()}"
+    marked = _selected(key, rows)
+    if marked is None or marked.entry.method == chosen:
+        return key
+    STANDINGS_VERSION.put(STANDINGS_VERSION.get() + 1)
+    return f"methods_table_{STANDINGS_VERSION.get()}"
+
+
+def _selected(key: str, rows: Sequence[Row]) -> Row | None:
+    selected = st.session_state[key]["selection"]["rows"] if key in st.session_state else []
+    return rows[selected[0]] if selected and selected[0] < len(rows) else None
 
 
 def highest(now: Standings, rows: Sequence[Row]) -> str:
@@ -201,10 +219,9 @@ def interval(point: Point, between: str = "–") -> str:
 
 
 def _clicked(key: str, rows: Sequence[Row], on_choose: Callable[[str], None]) -> None:
-    selected = st.session_state[key]["selection"]["rows"]
-    if selected and selected[0] < len(rows):
-        on_choose(rows[selected[0]].entry.method)
-        st.rerun()
+    row = _selected(key, rows)
+    on_choose("" if row is None else row.entry.method)  # none: it was clicked once more
+    st.rerun()
 
 
 def costs(now: Standings, row: Row) -> list[float]:
