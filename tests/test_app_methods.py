@@ -50,7 +50,7 @@ def test_the_page_measures_stops_explains_and_hands_a_method_to_all_pages(few):
     shown = table(at, "latency")
     assert list(shown.columns[:3]) == ["method", "T = 1", "T = 2"]
     assert list(shown["method"]) == [*(NAMES[key].title for key in FEW[:2]), "yours: plain conversion"]
-    for key, row in zip(("", *FEW[:2]), shown.to_dict("records"), strict=True):
+    for key, row in zip((*FEW[:2], ""), shown.to_dict("records"), strict=True):
         own = measure.Engine().advance(replace(TINY, method=key), 0, 16, lambda: False, lambda: False)
         assert [row["T = 1"], row["T = 2"]] == pytest.approx(100 * own.top1)
         assert (row["latency"], row["bits"]) == (2 + own.extra, own.bits)
