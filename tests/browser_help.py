@@ -119,6 +119,19 @@ def until_done(page: Page) -> None:
     page.get_by_text("evaluation images (").filter(has_text="complete").first.wait_for(timeout=WAIT)
 
 
+def until_theme(page: Page, mode: str) -> None:
+    """Wait until the page, and every text in a chart, has the colours of this mode: light or dark."""
+    page.wait_for_function(
+        """dark => { const sum = colour => colour.match(/[\\d.]+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0);
+           const style = node => getComputedStyle(node);
+           return (sum(style(document.querySelector('.stApp')).backgroundColor) < 380) === dark &&
+               Array.from(document.querySelectorAll('.plot .xtick text')).every(
+                   text => (sum(style(text).fill) > 380) === dark); }""",
+        arg=mode == "dark",
+        timeout=WAIT,
+    )
+
+
 def shoot(page: Page, name: str) -> None:
     """Save a screenshot of the whole page."""
     SHOTS.mkdir(exist_ok=True)

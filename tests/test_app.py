@@ -196,7 +196,10 @@ def test_table_edits_are_checked(monkeypatch):
     assert "0.05 to 4, got -1" in said[0] and changed["sites"] == (("b", None, 0.25),)
 
 
-@pytest.mark.parametrize(("page", "where"), [(None, "checkout"), ("accuracy_and_ablation", "installed")])
+@pytest.mark.parametrize(
+    ("page", "where"),
+    [pytest.param(None, "checkout", marks=pytest.mark.slow), ("accuracy_and_ablation", "installed")],
+)
 def test_exported_script_reproduces_what_is_on_screen(tmp_path, page, where):
     """Saved in a folder of its own: run there with the package installed, or from the checkout's root."""
     settings = replace(SMALL, T=4, images=32, v_init=0.3, sites=(("act1", 0.9, 0.5),))

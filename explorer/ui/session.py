@@ -98,6 +98,7 @@ STANDINGS_VERSION: Entry[int] = Entry("standings_version", int)
 METHOD_TOLD: Entry[str | None] = Entry("method_told", _nothing)  # the method that the page Methods tells of
 WINDOWS: Entry[tuple[Settings, Windows] | None] = Entry("windows", _nothing)  # accuracy over them, as far as read
 METHODS_STOPPED: Entry[bool] = Entry("methods_stopped", bool)
+DRAWERS: Entry[frozenset[str]] = Entry("drawers", frozenset)  # those that are open
 DIALOG: Entry[str | None] = Entry("dialog", _nothing)  # the window that is open: network, images or report
 OWN_NETWORKS: Entry[list[str]] = Entry("own_networks", list)
 OWN_PICTURES: Entry[list[str]] = Entry("own_pictures", list)

@@ -9,6 +9,7 @@ import streamlit as st
 
 from explorer.study.scene import BY_NAME
 from explorer.ui import state
+from explorer.ui.session import DRAWERS
 
 
 def _common(name: str) -> dict[str, Any]:
@@ -16,8 +17,15 @@ def _common(name: str) -> dict[str, Any]:
 
 
 def drawer(label: str, icon: str, name: str) -> Any:
-    """Draw an expander whose content is drawn only while it is open, as its `open` tells: it costs nothing closed."""
-    return st.expander(label, icon=icon, key=f"drawer_{name}", on_change="rerun")
+    """Draw an expander whose content is drawn only while it is open, as its `open` tells: it costs nothing closed.
+
+    It stays as it is on other pages, where Streamlit would forget it.
+    """
+    key, before = f"drawer_{name}", DRAWERS.get()
+    st.session_state.setdefault(key, name in before)
+    drawer = st.expander(label, icon=icon, key=key, on_change="rerun")
+    DRAWERS.put(before | {name} if drawer.open else before - {name})
+    return drawer
 
 
 def slider(name: str, at: Any = st) -> Any:
