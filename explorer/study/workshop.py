@@ -17,12 +17,12 @@ from typing import Any, Literal, Protocol
 
 from explorer.engine.errors import Cancelled, ExplorerError
 from explorer.engine.finetune.progress import Judged, Progress
+from explorer.study.runner import GONE
 from explorer.study.tuning import Made, Opened, Wanted
 
 SLICE = 0.4  # seconds of training at a time
 POLITE = 3.0  # seconds that a slice waits at most for simulations
 SILENCE = 60.0
-GONE = 5.0  # seconds of silence after which a browser without a connection does not come back
 KEEP = 8  # fine-tunings, those that stand still included
 Status = Literal["waiting", "running", "stopped", "done", "failed"]
 
