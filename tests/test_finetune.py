@@ -343,6 +343,9 @@ def test_the_result_is_the_best_state_also_when_that_is_the_start():
     list(tuning.run())
     assert tuning.best.update == 0
     assert all(torch.equal(x, tuning.result().state()[name]) for name, x in first.items())
+    last = tuning.result(last=True).state()
+    assert all(torch.equal(x, last[name]) for name, x in tuning.net.state().items())
+    assert not all(torch.equal(x, last[name]) for name, x in first.items())
 
 
 def test_a_shift_to_start_with_goes_into_the_offsets():

@@ -105,9 +105,11 @@ def test_it_writes_a_checkpoint_that_loads_and_spikes_as_measured(reads, tmp_pat
 def test_it_goes_on_from_a_file_it_wrote_and_learns_from_another_network(reads, tmp_path, capsys):
     first = run(tmp_path, "--epochs", "1")[1]
     before, _ = load("tuned", first.parent)
-    code, out = run(tmp_path / "more", "--network", str(first), "--teacher", "resnet20-relu", "--lr", "1e-9")
-    assert code == 0
+    words = ["--network", str(first), "--teacher", "resnet20-relu", "--lr", "1e-9", "--keep", "last"]
+    code, out = run(tmp_path / "more", *words)
+    assert code == 0 and "last kept" in capsys.readouterr().out
     card = json.loads(out.with_suffix(".json").read_text())["recipe"]
+    assert card["kept"] == "last" and "The state is the last one." in card["note"]
     assert (card["start_from"], card["teacher"], card["start"]) == ("tuned", "resnet20-relu", tuned.TUNED)
     after, _ = load("tuned", out.parent)
     thetas = [[m.theta.detach() for m in net.modules() if isinstance(m, TrainableClip)] for net in (before, after)]

@@ -42,6 +42,13 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--held-out", type=int, default=5000, help="training images to choose by (default: %(default)s)")
     add("--judged", type=int, default=1000, help="of those, looked at along the way (default: %(default)s)")
     add("--judge-every", type=int, default=200, help="updates between looks, and between checkpoints")
+    add(
+        "--keep",
+        choices=("best", "last"),
+        default="best",
+        help="the state that looked best on the held-out images, or the last: for a network that has seen them in "
+        "its training, as shipped ones have, and may only remember them (default: %(default)s)",
+    )
     add("--runs", type=Path, default=Path("runs"), help="where checkpoints lie; the same command goes on from there")
     add("--seed", type=int, default=0, help="of the order of images and their crops (default: %(default)s)")
     add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
@@ -93,12 +100,12 @@ def finetune(args: argparse.Namespace) -> int:
     say(f"{card.name}: {spec}")
     tuning = tuned.begin(net, card, spec, data, held, args.judged, teacher)
     tuned.follow(tuning, args.runs / f"{args.out.stem}-{data.name}" / "last.pt", say)
-    best = tuning.best
-    if best.update == 0:
+    last = args.keep == "last"
+    if not last and tuning.best.update == 0:
         say("No state was better on the held-back images than the start, so the start is the result.")
-    result = tuned.as_network(tuning.result(), architecture, len(card.classes), card.example())
+    result = tuned.as_network(tuning.result(last), architecture, len(card.classes), card.example())
     shown = STEPS if several else (spec.T,)
-    say(f"best at update {best.update}; held out: {measure(result, held, shown)}")
+    say(f"best at update {tuning.best.update}, {args.keep} kept; held out: {measure(result, held, shown)}")
     if args.no_test:
         return 0
     test = read(args.data, train=False)
@@ -108,7 +115,7 @@ def finetune(args: argparse.Namespace) -> int:
         args.out.parent,
         args.out.stem,
         result,
-        tuned.recipe_of(spec, card, tuning, args.held_out, knows.name),
+        tuned.recipe_of(spec, card, tuning, args.held_out, knows.name, last),
         measured.ann,
         top1_images=measured.images,
         top1_after=measured.snn,

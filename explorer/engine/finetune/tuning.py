@@ -251,10 +251,14 @@ class Tuning:
         if self.stop is not None and self.stop():
             raise Cancelled("The fine-tuning was stopped.")
 
-    def result(self) -> Tunable:
-        """Return the network in its best state on the held-back images: the start where nothing was better."""
+    def result(self, last: bool = False) -> Tunable:
+        """Return the network in its best state on the held-back images: the start where nothing was better.
+
+        last: in its present state instead. Where the start has been trained on the held-back images, those that
+        remember them best look best.
+        """
         best = copy.deepcopy(self.net, {id(self.net.network): self.net.network})
-        best.restore(self.best_state)
+        best.restore(self.net.state() if last else self.best_state)
         best.spiking = len(self.sites)
         return best
 

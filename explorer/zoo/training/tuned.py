@@ -172,8 +172,11 @@ def told(spec: TuningSpec) -> str:
     return numbers[0] if len(numbers) == 1 else f"{', '.join(numbers[:-1])} and {numbers[-1]}, in turns"
 
 
-def recipe_of(spec: TuningSpec, card: Card, tuning: Tuning, held_out: int, teacher: str) -> dict[str, Any]:
-    """Return what a fine-tuned network's card says of how it came about."""
+def recipe_of(
+    spec: TuningSpec, card: Card, tuning: Tuning, held_out: int, teacher: str, last: bool = False
+) -> dict[str, Any]:
+    """Return what a fine-tuned network's card says of how it came about. last: its last state was kept."""
+    kept = "last one" if last else f"best on {len(tuning.held.images):,} of the images held out"
     return {
         "architecture": card.recipe["architecture"],
         "activation": "qcfs" if start_of(card) == QUANTISED else "clip",
@@ -185,6 +188,7 @@ def recipe_of(spec: TuningSpec, card: Card, tuning: Tuning, held_out: int, teach
         "teacher": teacher,
         **asdict(spec),
         "best_update": tuning.best.update,
-        "note": f"Fine-tuned for {told(spec)}. The state is the best on "
-        f"{len(tuning.held.images):,} of the images held out. The test images were looked at once, at the end.",
+        "kept": "last" if last else "best",
+        "note": f"Fine-tuned for {told(spec)}. The state is the {kept}. "
+        "The test images were looked at once, at the end.",
     }
