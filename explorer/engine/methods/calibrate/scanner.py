@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from explorer.engine.compile.layout import padded
 from explorer.engine.kernels.protocol import Backend, Constant, Given
-from explorer.engine.kernels.reference import unpack_bits
 from explorer.engine.neurons import Law
 
 LEVELS = 2**18
@@ -122,15 +122,17 @@ class Scanner:
     def sums(self, trial: Trial) -> Sums:
         """Add a trial's spikes up."""
         counts = self.backend.release(self.backend.count(self.train(trial), self.law.planes, None))
-        n = torch.from_numpy(counts)[:, 0, : self.x.shape[2]].double()
-        return Sums(n.sum(0), n.square().sum(0), (n * self._whole).sum(0) * self._unit)
+        n = counts[:, 0, : self.x.shape[2]].astype(np.float64)
+        # einsum writes no products: on large samples new memory for them takes longer than the sums.
+        nn, na = (torch.from_numpy(np.einsum("sc,sc->c", n, other)) for other in (n, self._whole.numpy()))
+        return Sums(torch.from_numpy(n.sum(0)), nn, na * self._unit)
 
     def per_step(self, trial: Trial) -> Tensor:
         """Return what each step's spikes are worth on average: float64 [T, C], activation units."""
-        train = torch.as_tensor(self.backend.release(self.train(trial)))
-        planes = [unpack_bits(plane[:, 0]).sum(0) for plane in train]
-        z = torch.stack([n * plane for n, plane in zip(self.law.planes, planes, strict=True)]).sum(0)
-        return trial.amplitude.double() * z[:, : self.x.shape[2]].double() / self.size
+        train = np.asarray(self.backend.release(self.train(trial)))[:, :, 0]
+        bits = (np.unpackbits(plane, axis=-1, bitorder="little") for plane in train)
+        z = sum(n * plane.sum(0, dtype=np.int64) for n, plane in zip(self.law.planes, bits, strict=True))
+        return trial.amplitude.double() * torch.from_numpy(z[:, : self.x.shape[2]]).double() / self.size
 
     def measured(self, trial: Trial) -> tuple[Trial, Tensor]:
         """Return the trial, its worth fitted if asked, and its mean squared error (theta n / T - a)^2, float64 [C]."""
