@@ -159,6 +159,7 @@ def test_the_best_is_marked_with_all_that_do_not_differ():
         True,
     ]
     assert ranking.leaders([None, None]) == [False, False]
+    assert ranking.leaders([None, point(best)]) == [False, False], "nothing to compare it with yet"
     few = [np.arange(4) < 4, np.arange(4) < 1]
     assert ranking.leaders([point(one) for one in few]) == [True, True], "four images tell nothing"
     gain = ranking.gain(point(far), point(best))

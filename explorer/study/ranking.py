@@ -167,10 +167,11 @@ def _point(result: Result, T: int) -> Point:
 def leaders(points: Sequence[Point | None]) -> list[bool]:
     """Return which are the best of a column: the one with most right, and all that do not differ from it.
 
-    By McNemar's exact test on the same images, adjusted for the number of comparisons. Where several are, none is best.
+    By McNemar's exact test on the same images, adjusted for the number of comparisons. Where several are, none is best;
+    what stands alone is best of nothing.
     """
     there = [point for point in points if point is not None]
-    if not there:
+    if len(there) < 2:
         return [False] * len(points)
     best = max(there, key=lambda point: int(point.right.sum())).right
     gained = np.array([int((point.right & ~best).sum()) for point in there])

@@ -207,8 +207,8 @@ def highest(now: Standings, rows: Sequence[Row]) -> str:
         if there:
             top, title, point = max(there, key=lambda one: one[0])
             others = sum(ranking.leaders(points)) - 1
-            mark = f"{SHARED} shared with {others}" if others else BEST
-            told.append(f"T = {T}: {keys.plain(title)} {100 * top:.1f} % ({interval(point)}) {mark}")
+            mark = f" {SHARED} shared with {others}" if others > 0 else "" if others else f" {BEST}"
+            told.append(f"T = {T}: {keys.plain(title)} {100 * top:.1f} % ({interval(point)}){mark}")
     return " · ".join(told)
 
 
