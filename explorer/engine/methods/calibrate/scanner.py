@@ -129,7 +129,7 @@ class Scanner:
 
     def per_step(self, trial: Trial) -> Tensor:
         """Return what each step's spikes are worth on average: float64 [T, C], activation units."""
-        train = np.asarray(self.backend.release(self.train(trial)))[:, :, 0]
+        train = self.backend.release(self.train(trial))[:, :, 0]
         bits = (np.unpackbits(plane, axis=-1, bitorder="little") for plane in train)
         z = sum(n * plane.sum(0, dtype=np.int64) for n, plane in zip(self.law.planes, bits, strict=True))
         return trial.amplitude.double() * torch.from_numpy(z[:, : self.x.shape[2]]).double() / self.size
