@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOTS = ROOT / "tests" / "screenshots"
@@ -117,6 +117,19 @@ def until_other(page: Page, alt: str, old: list[float], trace: int = 0) -> list[
 def until_done(page: Page) -> None:
     """Wait until all runs on the page are complete."""
     page.get_by_text("evaluation images (").filter(has_text="complete").first.wait_for(timeout=WAIT)
+
+
+def until_still(page: Page, thing: Locator) -> None:
+    """Scroll a thing into view and wait until it has stood still for half a second: late results shift a page."""
+    thing.scroll_into_view_if_needed()
+    page.wait_for_function(
+        """thing => { const now = thing.getBoundingClientRect(), place = [now.x, now.y, now.width, now.height].join();
+           if (window.stillThing !== thing || window.stillPlace !== place)
+               [window.stillThing, window.stillPlace, window.stillSince] = [thing, place, performance.now()];
+           return performance.now() - window.stillSince > 500; }""",
+        arg=thing.element_handle(timeout=WAIT),
+        timeout=WAIT,
+    )
 
 
 def until_theme(page: Page, mode: str) -> None:

@@ -1,6 +1,7 @@
 """The real app in headless Chromium: a slider moves and what it governs is repainted in place."""
 
 import pytest
+from playwright.sync_api import expect
 
 from explorer.study import link
 from explorer.study.scene import Scene
@@ -37,8 +38,7 @@ def nudge(page, label, key="ArrowRight", times=1):
 
 def hover_and_click(page, mark):
     """Click a drawn mark as a person does: Plotly reports a click on what is hovered."""
-    mark.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)  # the page may still shift when its last result arrives
+    help.until_still(page, mark)
     box = mark.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x - 1, y - 2)
@@ -178,15 +178,14 @@ def test_clicking_a_heat_map_cell_chooses_the_neuron(address, page):
     page.locator(help.chart(page, "Membrane") + "[data-painted]").wait_for(timeout=help.WAIT)
     page.locator(".player .row").first.wait_for(timeout=help.WAIT)
     trace, css = help.line(page, "Membrane"), help.chart(page, "Firing rates")
-    page.locator(css).scroll_into_view_if_needed()
+    help.until_still(page, page.locator(css))
     x, y = page.evaluate(
         """css => { const plot = document.querySelector(css), { xaxis, yaxis } = plot._fullLayout;
            const box = plot.querySelector(".nsewdrag").getBoundingClientRect();
            return [box.x + xaxis.d2p(1), box.y + yaxis.d2p(2)]; }""",
         css,
     )
-    page.wait_for_timeout(500)  # the page may still shift; and one move only: Plotly skips the second of two in 50 ms
-    page.mouse.move(x, y)
+    page.mouse.move(x, y)  # one move only: Plotly skips the second of two in 50 ms
     page.locator(".hoverlayer .hovertext").first.wait_for(timeout=help.WAIT)
     page.mouse.click(x, y)
     help.until_other(page, "Membrane", trace)
@@ -218,11 +217,10 @@ def test_time_is_played_by_keys_and_by_clicks_in_the_charts(address, page):
     page.keyboard.press(" ")
     player.get_by_role("button", name="Play").wait_for(timeout=help.WAIT)
     css = help.chart(page, "Membrane")
-    page.locator(css).scroll_into_view_if_needed()
+    help.until_still(page, page.locator(css))
     place = """([css, t]) => { const plot = document.querySelector(css), box = plot.getBoundingClientRect();
                const { xaxis, yaxis, _size } = plot._fullLayout, { x, y } = plot._fullData[0];
                return [box.x + _size.l + xaxis.d2p(t), box.y + _size.t + (y && yaxis.d2p(y[x.indexOf(t)]))]; }"""
-    page.wait_for_timeout(500)
     x, y = page.evaluate(place, [css, 5])
     page.mouse.move(x, y)
     page.locator(".hoverlayer .hovertext").first.wait_for(timeout=help.WAIT)
@@ -275,15 +273,17 @@ def test_a_narrow_window_has_one_column_of_charts(address, page):
 def test_reloading_the_page_keeps_the_view(address, page):
     help.open_page(page, f"{address}/theory{SMALL}")
     entries = page.evaluate("window.history.length")
-    plain = page.url
+    plain, number = page.url, page.locator("[data-testid=stMetricValue]").nth(1)
+    before = number.inner_text(timeout=help.WAIT)
     nudge(page, "v_init (share of θ)", "ArrowRight", 30)
     page.locator(".katex").filter(has_text="0.30").first.wait_for(timeout=help.WAIT)
     page.wait_for_function("old => window.location.href !== old", arg=plain, timeout=help.WAIT)
-    page.wait_for_timeout(500)  # the numbers follow the equation
-    shown = page.locator("[data-testid=stMetricValue]").nth(1).inner_text()
+    expect(number).not_to_have_text(before, timeout=help.WAIT)  # the numbers follow the equation
+    help.until_still(page, number)
+    shown = number.inner_text()
     assert page.evaluate("window.history.length") == entries
     help.open_page(page, page.url)
-    assert page.locator("[data-testid=stMetricValue]").nth(1).inner_text() == shown
+    expect(number).to_have_text(shown, timeout=help.WAIT)
     page.get_by_role("link", name="Explorer").click()
     help.until_done(page)
     page.wait_for_function("window.location.search.startsWith('?view=')", timeout=help.WAIT)
@@ -324,23 +324,33 @@ def test_cells_of_the_layer_table_are_edited_by_typing(address, page):
     last = page.get_by_text("Rates: 16 images; errors: 16 images").first  # stands under the table when it is final
     last.wait_for(timeout=help.WAIT)
     table = page.locator("[data-testid=stDataFrame]").first
-    table.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)  # the page may still shift when its last result arrives
+    help.until_still(page, table)
     box = table.bounding_box()
     page.mouse.click(box["x"] + 60, box["y"] + 38 + 35 * 3 + 10)
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
+
+    def chosen(row, column):
+        """Wait until the table has moved its mark to this cell: of two keys at once it may lose one."""
+        cell = page.get_by_test_id(f"glide-cell-{column}-{row}").and_(page.locator("[aria-selected=true]"))
+        cell.first.wait_for(state="attached", timeout=help.WAIT)
+
+    for column in (0, 1, 2):
+        if column:
+            page.keyboard.press("ArrowRight")
+        chosen(3, column)
+    editor = page.locator("#portal input")  # a cell's editor opens in an overlay of its own
     canvas = table.locator("canvas").first.element_handle()
-    for scale, changed in (("0.5", " θ × 0.5"), ("0.7", "2 layers changed")):
+    for row, scale, changed in ((3, "0.5", " θ × 0.5"), (4, "0.7", "2 layers changed")):
+        chosen(row, 2)
         page.keyboard.press("Enter")
-        page.wait_for_timeout(300)  # the cell's editor opens in an overlay of its own
+        editor.wait_for(timeout=help.WAIT)
         page.keyboard.press("Control+a")
         page.keyboard.type(scale, delay=40)
         page.keyboard.press("Enter")
+        editor.wait_for(state="detached", timeout=help.WAIT)
         page.get_by_text(changed).first.wait_for(timeout=help.WAIT)
         help.until_done(page)
         last.wait_for(timeout=help.WAIT)
-        page.wait_for_timeout(500)
+        help.until_still(page, table)
     assert canvas.evaluate("node => node.isConnected")  # not mounted anew: place and focus are kept
     page.get_by_role("button", name="Reset layers").click()
     page.get_by_text("2 layers changed").first.wait_for(state="detached", timeout=help.WAIT)
