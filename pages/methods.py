@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
-from explorer.engine.methods.names import NAMES, split, title
+from explorer.engine.methods.names import NAMES, anytime, split, title
 from explorer.plots import methods, theme
 from explorer.study import keys, ranking
 from explorer.study.case import run_key
@@ -166,7 +166,7 @@ def story(view):
     st.markdown(f"**{kind.title}** ({kind.citation}){' · in force on all pages' if key == method else ''}")
     st.latex(kind.equation)
     st.markdown(kind.about)
-    when = "the same conversion for every T" if NAMES[name].anytime else "fitted for one T"
+    when = "the same conversion for every T" if anytime(key) else "fitted for one T"
     st.caption(f"v(0) / θ of its own: {NAMES[name].own_start} · {when}")
     fields = [
         {"field": one.name, "value": told.get(one.name, str(one.default)), "what it is": one.help}

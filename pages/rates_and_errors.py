@@ -68,7 +68,7 @@ def draw(view):
     errors.histogram(view, settings, result)
     left, right = st.columns(2)
     with left:
-        potentials(settings, result)
+        potentials(settings, result, view.look.facts.most)
     with right:
         worst_channels(view, settings, result)
     if job.done:
@@ -92,9 +92,9 @@ def by_cause(view, settings, result):
     )
 
 
-def potentials(settings, result):
+def potentials(settings, result, most):
     """Draw where the membranes of the chosen layer stand at the end."""
-    sums = result.sites[settings.layer]
+    sums, sent = result.sites[settings.layer], frame.count(most, "spike")
     st.subheader("Potentials at the end")
     chart(
         theme.sample(rates.potential_figure(sums.potentials, EDGES_V), result.error_images),
@@ -104,7 +104,7 @@ def potentials(settings, result):
     )
     st.caption(
         f"{100 * sums.below / sums.n:.1f} % below 0 (negative input, or more sent than received), "
-        f"{100 * sums.above / sums.n:.1f} % above θ (could not send it all: at most one spike a step). "
+        f"{100 * sums.above / sums.n:.1f} % above θ (could not send it all: at most {sent} a step). "
         "What lies beyond the axis is counted at its ends."
     )
 

@@ -523,7 +523,6 @@ def test_what_makes_no_sense_is_refused(plain, probe):
             methods.parse(text)
     for text, words in (
         ("qcfs", "was not trained with quantised activations"),
-        ("scaled:threshold=max:channel", "one per layer"),
         ("light-calibration:correct=potential,v_init=uniform:0:1", "potentials are corrected from a constant start"),
         ("light-calibration:correct=weights,v_init=uniform:0:1", "weights are corrected from a constant start"),
         ("opi:threshold=clip", "has no trained clip"),
@@ -593,8 +592,6 @@ def test_parts_of_papers_go_together_or_are_refused(key, threshold, v_init, law)
     if any(given_[name] != "own" for name in kind.refuses):
         with pytest.raises(SpecError, match="cannot be chosen here"):
             kind(**given_)
-        return
-    if key == "scaled" and "channel" in threshold:
         return
     ours = kind(**given_).fit(network, 3, conversion)
     outcome = ours.run(IMAGES[:2])

@@ -54,9 +54,9 @@ def decode(n: Tensor, theta: Tensor | float, T: int) -> Tensor:
 class ErrorParts:
     """a_hat - a of one site, split by cause; all float64 [B, *site], activation units.
 
-    clipping: a lies above theta (above what a spike is worth). inherited: the mean input, less a shift, differs from
-    the ANN's. quantisation: the staircase at the true mean input, its shift included. unevenness: what the order of the
-    arriving spikes adds. The four add up to `total`.
+    clipping: a lies above theta (above what the spikes of a step can be worth). inherited: the mean input, less a
+    shift, differs from the ANN's. quantisation: the staircase at the true mean input, its shift included. unevenness:
+    what the order of the arriving spikes adds. The four add up to `total`.
     """
 
     a: Tensor
@@ -115,8 +115,9 @@ def error_parts(
         n, a = sim.counts[name].double(), activations[name].double()
         x = (theta * n + sim.v_end[name].double() - start) / sim.T if told is None else told
         came = x if own.shift is None else x - (own.shift.mean(0) if own.timed(site) else own.shift).double()
-        stairs = worth / theta * staircase(x, theta, sim.T, start / theta)
-        result[name] = ErrorParts.split(a, worth * n / sim.T, came, stairs, worth)
+        most = own.law.reach[1]  # spikes in a step
+        stairs = worth / theta * staircase(x, theta, sim.T, start / theta, most)
+        result[name] = ErrorParts.split(a, worth * n / sim.T, came, stairs, worth * most)
     return result
 
 

@@ -66,11 +66,14 @@ def _macs_between(network: Network, step: Step) -> int:
     return macs
 
 
-def additions(network: Network, counts: Mapping[str, Tensor]) -> dict[str, float]:
+def additions(
+    network: Network, counts: Mapping[str, Tensor], pooled: Mapping[str, Tensor] | None = None
+) -> dict[str, float]:
     """Return additions per image at each site and the readout: spikes of every neuron before it times their fan-out.
 
-    counts[site]: spikes [B, *site] over all steps. What depends on the image alone, the first layer's current, is not
-    added but multiplied once: see `constant_macs`.
+    counts[site]: spikes [B, *site] over all steps; pooled[max pool]: those that it passes on, [B, ...], where that is
+    not the largest count of its window, as it is where each spike counts one and none is taken back. What depends on
+    the image alone, the first layer's current, is not added but multiplied once: see `constant_macs`.
 
     Raises:
         SpecError: a site's counts are missing.
@@ -83,7 +86,9 @@ def additions(network: Network, counts: Mapping[str, Tensor]) -> dict[str, float
         if step.kind is StepKind.SITE:
             spikes[step.node.name] = counts[step.name].double()
         elif step.kind is StepKind.MAX_POOL:
-            spikes[step.node.name] = _pool(network, step, spikes[step.sources[0]])
+            told = (pooled or {}).get(step.name)
+            largest = pool(network, step, spikes[step.sources[0]]) if told is None else told.double()
+            spikes[step.node.name] = largest
     mean = {name: value.mean(0) for name, value in spikes.items()}
     return {
         name: sum(float((mean[source] * reach).sum()) for source, reach in sources.items())
@@ -91,8 +96,8 @@ def additions(network: Network, counts: Mapping[str, Tensor]) -> dict[str, float
     }
 
 
-def _pool(network: Network, step: Step, counts: Tensor) -> Tensor:
-    """Count the spikes of a max pool: the largest count of its window."""
+def pool(network: Network, step: Step, counts: Tensor) -> Tensor:
+    """Return the largest value of each window of a max pool: [B, ...]."""
     node = step.node
     if node.op == "call_module":
         return network.graph_module.get_submodule(str(node.target))(counts)

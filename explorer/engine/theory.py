@@ -16,25 +16,28 @@ PARTS = ("clipping", "quantisation", "unevenness", "inherited")
 Z_95 = 1.959963984540054
 
 
-def staircase_counts(x: Any, theta: Any, T: int, v_init: Any) -> Any:
-    """Return n = clip(floor(T x / theta + v_init), 0, T), the spikes of a neuron at constant input x. [Bu2022]
+def staircase_counts(x: Any, theta: Any, T: int, v_init: Any, most: int = 1) -> Any:
+    """Return n = clip(floor(T x / theta + v_init), 0, most T), the spikes of a neuron at constant input x. [Bu2022]
+
+    most: what one step can count, 1 but for bursts.
 
     Raises:
         SpecError: T < 1.
     """
     check_steps(T)
-    return ((T * x / theta + v_init) // 1).clip(0, T)
+    return ((T * x / theta + v_init) // 1).clip(0, most * T)
 
 
-def staircase(x: Any, theta: Any, T: int, v_init: Any) -> Any:
+def staircase(x: Any, theta: Any, T: int, v_init: Any, most: int = 1) -> Any:
     """Return the decoded activation of a neuron whose input is x in every step.
 
-    a_hat = theta / T clip(floor(T x / theta + v_init), 0, T), in activation units. [Bu2022]
+    a_hat = theta / T clip(floor(T x / theta + v_init), 0, most T), in activation units; most: what one step can count,
+    1 but for bursts. [Bu2022]
 
     Raises:
         SpecError: T < 1.
     """
-    return theta * staircase_counts(x, theta, T, v_init) / T
+    return theta * staircase_counts(x, theta, T, v_init, most) / T
 
 
 def wilson(hits: Any, n: int) -> tuple[Any, Any]:

@@ -18,8 +18,12 @@ def histogram_figure(
     T: int,
     v_init: float | None,
     style: theme.Style = theme.YOURS,
+    most: int = 1,
 ) -> Figure:
-    """Draw the 2-D histogram counts [activation, rate] with identity, clip and staircase lines; shares of theta."""
+    """Draw the 2-D histogram counts [activation, rate] with identity, clip and staircase lines; shares of theta.
+
+    most: how many spikes a step can count.
+    """
     figure = theme.new_figure(380, theme.SHARE_A, theme.SHARE_DECODED)
     shown = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan).astype(np.float32)
     centres_a, centres_r = (edges_a[1:] + edges_a[:-1]) / 2, (edges_r[1:] + edges_r[:-1]) / 2
@@ -38,9 +42,10 @@ def histogram_figure(
         hovertemplate="a/θ ≈ %{x:.2f}<br>rate ≈ %{y:.2f}<br>%{customdata} values<extra></extra>",
     )
     top = float(edges_a[-1])
+    reached, bound = min(float(most), top), "θ" if most == 1 else f"{most}θ"
     lines = [
         ("identity â = a", [0, min(top, float(edges_r[-1]))], [0, min(top, float(edges_r[-1]))], theme.GREY, "dot"),
-        ("clip(a, 0, θ)", [0, 1, top], [0, 1, 1], theme.ANN.colour, "solid"),
+        (f"clip(a, 0, {bound})", [0, reached, top], [0, reached, reached], theme.ANN.colour, "solid"),
     ]
     for name, x, y, colour, dash in lines:
         figure.add_scatter(

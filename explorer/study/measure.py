@@ -214,6 +214,7 @@ def facts(fitted: Fitted) -> Facts:
         tuple(name for name, own in neurons.items() if own.amplitude is not None),
         tuple(name for name, own in neurons.items() if own.shift is not None),
         fitted.snn.network is not fitted.network,
+        most=max(own.law.reach[1] for own in neurons.values()),
         **told,
     )
 

@@ -18,7 +18,8 @@ class Facts:
     sites whose spikes are worth something else than the threshold. shifted: sites whose current is shifted. refitted:
     whether weights are other than the network's own. layers: each site's error before and after a calibration, as
     shares of the mean square activation. held: images held back, share named as by the ANN after OPI and after the
-    method. kept: False where OPI's neurons are used because they agreed more often.
+    method. kept: False where OPI's neurons are used because they agreed more often. most: what a neuron's spikes can
+    count in one step.
     """
 
     extra: int = 0
@@ -30,6 +31,7 @@ class Facts:
     layers: tuple[tuple[str, float, float], ...] = ()
     held: tuple[int, float, float] | None = None
     kept: bool = True
+    most: int = 1
 
 
 @dataclass(frozen=True, eq=False)

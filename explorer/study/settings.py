@@ -229,7 +229,7 @@ class Settings:
     def depends_on_T(self) -> bool:
         """Whether thresholds or whatever else a method finds are made for one T."""
         if self.method:
-            return not names.NAMES[names.split(self.method)[0]].anytime
+            return not names.anytime(self.method)
         return self.rule == "mse"
 
     @property

@@ -53,7 +53,7 @@ class Kind:
 
 
 PARTS = {
-    "opi": "half-threshold starts",
+    "opi": "nothing calibrated",
     "law": "spikes may be taken back",
     **CALIBRATION_PARTS,
 }  # of a calibration, in the order in which they are added; a method's field each

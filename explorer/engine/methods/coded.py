@@ -25,7 +25,7 @@ from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.simulate import backend_for
 from explorer.engine.simulation.store import SpikeStore
 from explorer.engine.specs import SimulationSpec
-from explorer.engine.synapses import additions
+from explorer.engine.synapses import additions, pool
 
 CODED_IMAGES = 32
 Code = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -134,11 +134,24 @@ class Coded(Fitted):
 
     def _coded(self, ask: Ask, network: Network, images: Tensor, where: torch.device) -> Outcome:
         begin = time.perf_counter()
-        logits, counts, _, _ = self._pass(network, images, where)
-        counted = additions(self.network, counts) if ask.additions else {}
+        logits, counts, values, _ = self._pass(network, images, where)
+        counted = additions(self.network, counts, self._pooled(values)) if ask.additions else {}
         added = {name: torch.full((len(images),), n, dtype=torch.float64) for name, n in counted.items()}
         sent = {name: n.flatten(1).sum(1).double() for name, n in counts.items()}
         return Outcome(logits, sent, added, time.perf_counter() - begin)
+
+    def _pooled(self, values: Values) -> Values:
+        """Return how many spikes each max pool passes on, [B, ...]: as many as say its largest level."""
+        steps, n, sent = plan_for(self.network, True).steps, {}, {}
+        if all(step.kind is not StepKind.MAX_POOL for step in steps):
+            return {}
+        for step in steps:
+            if step.kind is StepKind.SITE:
+                n[step.node.name] = values[step.name] / self.snn.theta[step.name].double() * self.levels
+            elif step.kind is StepKind.MAX_POOL:
+                n[step.node.name] = pool(self.network, step, n[step.sources[0]])
+                sent[step.name] = self.sending(n[step.node.name].round())[0].sum(0)
+        return sent
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,9 +167,13 @@ class WatchedCode(Watched):
         return self.values[site] * self.T / self.snn.theta[site].double()
 
     def v_end(self, site: str) -> Tensor:
-        """Return what of the charge v(0) + T x was not sent."""
-        start = self.snn.initial_potential(self.snn.network.site(site), image_keys(self.images)).double()
-        return start + self.T * (self.currents[site] - self.values[site])
+        """Return what of the charge v(0) + T x was not sent, float64 [B, *site]."""
+        return self._start(site, self.images) + self.T * (self.currents[site] - self.values[site])
+
+    def _start(self, site: str, images: Tensor) -> Tensor:
+        """Return v(0) as charge of T steps: it is a share of one level, of which there may be more than T."""
+        v = self.snn.initial_potential(self.snn.network.site(site), image_keys(images)).double()
+        return v * self.T / self.code.levels
 
     def error_parts(self, site: str) -> ErrorParts:
         """See `Watched`: the value is the staircase of the mean current, so nothing is uneven."""
@@ -173,7 +190,7 @@ class WatchedCode(Watched):
         """
         at, T = self.flat(site, neuron), self.T
         x, theta, value = at(self.currents[site]), at(self.snn.theta[site]), at(self.values[site])
-        start = at(self.snn.initial_potential(self.snn.network.site(site), image_keys(self.images[:1])))
+        start = at(self._start(site, self.images[:1]))
         fires, worth = self.code.sending(torch.tensor(round(value / theta * self.code.levels)))
         z = fires.reshape(T)
         taken = (z * worth).double().cumsum(0) * T / self.code.levels  # in thetas

@@ -15,6 +15,7 @@ from explorer.engine.conversion import SpikingNetwork
 from explorer.engine.errors import Cancelled, SpecError
 from explorer.engine.graph import Network
 from explorer.engine.methods.watched import Watched, WatchedRun
+from explorer.engine.neurons.parameters import Neurons
 from explorer.engine.simulation.keys import image_keys
 from explorer.engine.simulation.result import Simulation
 from explorer.engine.simulation.simulate import backend_for, chunk_images, simulate_chunks
@@ -195,7 +196,7 @@ class Fitted:
         added: dict[str, float] = {}
         for each in (run, *before):
             sent = {name: spikes_sent(self.snn, name, each) for name in each.counts}
-            for name, count in (additions(self.network, sent) if ask.additions else {}).items():
+            for name, count in (additions(self.network, sent, each.pooled) if ask.additions else {}).items():
                 added[name] = added.get(name, 0.0) + count
             for name, n in sent.items():
                 spikes[name] = spikes[name] + n.flatten(1).sum(1).double()
@@ -211,8 +212,8 @@ def spikes_sent(snn: SpikingNetwork, site: str, run: Simulation) -> Tensor:
 def edited(fitted: Fitted, scale: float = 1.0, sites: Mapping[str, SiteSetting] | None = None) -> Fitted:
     """Return a fitted conversion with thresholds and starts changed on top of what was found.
 
-    scale: multiplies the thresholds of sites without a scale of their own. What a spike is worth follows the threshold
-    unless the method found it apart.
+    scale: multiplies the thresholds of sites without a scale of their own. What a spike is worth is multiplied with
+    them, and so is a shift where the method's is a share of the threshold.
 
     Raises:
         SpecError: a setting names no site, or a threshold is not above 0.
@@ -224,12 +225,20 @@ def edited(fitted: Fitted, scale: float = 1.0, sites: Mapping[str, SiteSetting] 
     for name, own in fitted.snn.neurons.items():
         setting = given.get(name, SiteSetting())
         factor = scale if setting.threshold_scale is None else setting.threshold_scale
-        start = own.start if setting.v_init is None else ConstantStart(setting.v_init)
-        neurons[name] = (
-            replace(own, theta=own.theta * factor, start=start) if factor != 1 or setting.v_init is not None else own
-        )
+        if factor != 1:
+            own = _scaled(own, factor, fitted.method.shift_follows)
+        if setting.v_init is not None:
+            own = replace(own, start=ConstantStart(setting.v_init))
+        neurons[name] = own
         neurons[name].check(fitted.snn.network.site(name))
     return replace(fitted, snn=replace(fitted.snn, neurons=neurons))
+
+
+def _scaled(own: Neurons, factor: float, shift_follows: bool) -> Neurons:
+    """Return neurons with other thresholds and spikes worth accordingly: what they decode to keeps its size."""
+    amplitude = None if own.amplitude is None else own.amplitude * factor
+    shift = own.shift * factor if shift_follows and own.shift is not None else own.shift
+    return replace(own, theta=own.theta * factor, amplitude=amplitude, shift=shift)
 
 
 def read_out(logits: Tensor, skipped: int, least: int = READ_LEAST) -> Tensor:

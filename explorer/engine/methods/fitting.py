@@ -184,6 +184,14 @@ def changed(snn: SpikingNetwork, site: str, **fields: Any) -> SpikingNetwork:
     return replace(snn, neurons={**snn.neurons, site: replace(snn.neurons[site], **fields)})
 
 
+def with_theta(snn: SpikingNetwork, site: Site, theta: Tensor) -> SpikingNetwork:
+    """Return a spiking network with other thresholds at a site, each at most the rectifier's own bound there.
+
+    theta: broadcastable to [*site]. A neuron that sends more than the bound sends what the ANN never does.
+    """
+    return changed(snn, site.name, theta=site.rectified(theta.float()))
+
+
 def fire(site: Site, own: Neurons, x: Tensor, v: Tensor) -> Tensor:
     """Return what a site's spikes count in each step, float32 [T, B, *site], given currents and v(0)."""
     if own.shift is not None:

@@ -20,7 +20,7 @@ from explorer.engine.errors import SpecError
 from explorer.engine.graph import Network
 from explorer.engine.methods.fitted import Fitted
 from explorer.engine.methods.fitting import Probe
-from explorer.engine.methods.names import NAMES
+from explorer.engine.methods.names import NAMES, at_its_T
 from explorer.engine.methods.texts import RULES, STARTS, initial_potential, threshold_rule
 from explorer.engine.neurons import LAWS
 from explorer.engine.specs import (
@@ -47,16 +47,15 @@ def option(
 class Method(ABC):
     """A conversion method; see the module. Subclasses set the class attributes and write `fit_on`.
 
-    key: its name in `names`, from which come title, own_start (v(0) / theta if not chosen) and anytime (the conversion
-    is the same for every T). citation, equation (TeX), about: how it is cited and told. refuses: shared settings that
-    do not apply here, and why. images: how many calibration images it is given unless somebody says otherwise.
-    tells_progress: whether `fit` takes `on_progress`.
+    key: its name in `names`, from which come title and own_start (v(0) / theta if not chosen). citation, equation
+    (TeX), about: how it is cited and told. refuses: shared settings that do not apply here, and why. images: how many
+    calibration images it is given unless somebody says otherwise. tells_progress: whether `fit` takes `on_progress`.
+    shift_follows: whether the shift is a share of the threshold, and is scaled with it.
     """
 
     key: ClassVar[str]
     title: ClassVar[str]
     own_start: ClassVar[str]
-    anytime: ClassVar[bool]
     citation: ClassVar[str]
     equation: ClassVar[str]
     about: ClassVar[str]
@@ -64,6 +63,7 @@ class Method(ABC):
     refuses: ClassVar[Mapping[str, str]] = {}
     images: ClassVar[int] = 256
     tells_progress: ClassVar[bool] = False
+    shift_follows: ClassVar[bool] = False
 
     threshold: str = option(OWN, f"where thresholds come from: own (the paper's), {RULES}")
     v_init: str = option(OWN, f"v(0) / theta: own (the paper's), {STARTS}")
@@ -73,7 +73,7 @@ class Method(ABC):
     def __init_subclass__(cls) -> None:
         if "key" in vars(cls):
             named = NAMES[cls.key]
-            cls.title, cls.own_start, cls.anytime = named.title, named.own_start, named.anytime
+            cls.title, cls.own_start = named.title, named.own_start
 
     def __post_init__(self) -> None:
         for name, why in self.refuses.items():
@@ -89,6 +89,11 @@ class Method(ABC):
     def options(cls) -> list[Field]:
         """Return the settings that apply, each with `name`, `type`, `default` and its `metadata`."""
         return [each for each in fields(cls) if each.name not in cls.refuses]
+
+    @property
+    def anytime(self) -> bool:
+        """Whether the conversion is the same for every T."""
+        return NAMES[self.key].anytime and not at_its_T(self.threshold)
 
     @property
     def start(self) -> InitialPotential:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Name:
-    """A method's title. own_start: v(0) / theta if not chosen. anytime: its conversion is the same for every T.
+    """A method's title. own_start: v(0) / theta if not chosen. anytime: what its paper finds is the same for every T.
 
     long: fitting it takes long, many seconds for a ResNet-20.
     """
@@ -76,6 +76,18 @@ def with_field(text: str, name: str, value: str | None) -> str:
 def with_start(text: str, v_init: str) -> str:
     """Return a method in a line with another v(0) / theta; its own is not written."""
     return with_field(text, "v_init", None if v_init == NAMES[split(text)[0]].own_start else v_init)
+
+
+def at_its_T(rule: str) -> bool:
+    """Tell whether a threshold rule as written is taken at the T of the run: least squares without a T of its own."""
+    kind, *rest = rule.split(":")
+    return kind == "mse" and not any(part.isdecimal() for part in rest)
+
+
+def anytime(text: str) -> bool:
+    """Tell whether a method in a line finds the same for every T."""
+    key, fields = split(text)
+    return NAMES[key].anytime and not at_its_T(fields.get("threshold", ""))
 
 
 def title(text: str) -> str:

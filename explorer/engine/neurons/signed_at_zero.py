@@ -2,9 +2,10 @@
 
     v <- v + x;  z = +1 if v >= theta,  -1 if v < 0 and m > 0,  else 0;  v <- v - theta z;  m <- m + z
 
-As `signed`, but the potential of a neuron that has fired never rests below zero. At the last step it therefore lies in
-[0, theta) for every rate between 0 and 1, and the count is the staircase of the mean input whatever the order of the
-spikes: n = clip(floor((v(0) + sum x) / theta), 0, T), up to one spike a step. What is left is quantisation alone.
+As `signed`, but the potential of a neuron that has fired does not rest below zero. Where it ends in [0, theta), the
+count is the staircase of the mean input whatever the order of the spikes, n = floor((v(0) + sum x) / theta), and what
+is left is quantisation alone. One spike a step goes out or comes back, so charge that comes, or is taken away, in the
+last steps alone is told in part: v(T) is then theta or more, or below zero.
 """
 
 from explorer.engine.neurons.law import Law, where

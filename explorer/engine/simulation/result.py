@@ -15,7 +15,8 @@ class Simulation:
 
     logits: float32 [T, B, K], the last layer's mean current up to each step, in score units.
     counts[site]: int32 [B, *site], the sum of what the spikes count, those taken back taken off; sent[site]: how many
-    spikes were sent, whatever they count (the same tensor where each counts 1). v_end[site]: float32 [B, *site],
+    spikes were sent, whatever they count (the same tensor where each counts 1); pooled[max pool]: how many it passes
+    on, int32 [B, ...], where spikes are taken back. v_end[site]: float32 [B, *site],
     activation units.
     For recorded sites, with n neurons: neurons[site]: int64 [n], flat indices; spikes[site]: int8 [T, B, n], what each
     counts; x[site] (current) and v[site] (after the reset): float32 [T, B, n], activation units.
@@ -26,6 +27,7 @@ class Simulation:
     logits: Tensor
     counts: dict[str, Tensor]
     sent: dict[str, Tensor]
+    pooled: dict[str, Tensor]
     v_end: dict[str, Tensor]
     spikes: dict[str, Tensor]
     v: dict[str, Tensor]
@@ -56,6 +58,7 @@ class Simulation:
             logits=torch.cat([p.logits for p in parts], 1),
             counts=joined("counts", 0),
             sent=joined("sent", 0),
+            pooled=joined("pooled", 0),
             v_end=joined("v_end", 0),
             spikes=joined("spikes", 1),
             v=joined("v", 1),

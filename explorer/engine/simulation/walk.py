@@ -69,6 +69,9 @@ class Walk:
         wanted: list[tuple[What, Step]] = [("scores", self.plan.readout), *(("total", step) for step in sites)]
         wanted += [("train", step) for step in sites] if record.counts else []
         wanted += [("state", step) for step in sites] if record.v_end else []
+        pools = [step for step in self.plan.steps if step.kind is StepKind.MAX_POOL and self._takes_back(step)]
+        pools = pools if record.counts else []
+        wanted += [("train", step) for step in pools]
         counts: dict[str, Array] = {}
         sent: dict[str, Array] = {}
         scores, totals = [], dict.fromkeys((step.name for step in sites), 0)
@@ -79,12 +82,15 @@ class Walk:
                 totals[step.name] += int(self._take("total", step, *block)[0])
                 if record.counts:
                     self._count(step, block, counts, sent)
+            for step in pools:
+                self._count(step, block, {}, sent)
         means = self._means(np.concatenate(scores, 1).astype(np.float64))
         return Simulation(
             T=self.spec.T,
             logits=torch.from_numpy(means.transpose(1, 0, 2).astype(np.float32)),
             counts={step.name: self._of_site(step, counts[step.name]) for step in sites if record.counts},
             sent={step.name: self._of_site(step, sent[step.name]) for step in sites if record.counts},
+            pooled={step.name: self._of_site(step, sent[step.name]) for step in pools},
             v_end={step.name: self._potential(step) for step in sites if record.v_end},
             **self.recorded(),
             spike_totals=totals,
@@ -104,6 +110,9 @@ class Walk:
             sent[step.name] = counts[step.name]
         else:
             sent[step.name] = self.backend.count(train, (1,) * len(planes), sent.get(step.name))
+
+    def _takes_back(self, step: Step) -> bool:
+        return min(self.sites.law(step.node.name).planes) < 0
 
     def _of_site(self, step: Step, value: Array) -> Tensor:
         array = self.backend.release(value)

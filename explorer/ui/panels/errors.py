@@ -53,5 +53,6 @@ def staircase_figure(view: frame.View, settings: Settings, histogram: np.ndarray
     """Return the figure of decoded rate against activation, with the staircase of the chosen layer if it has one."""
     start = view.look.stairs.get(settings.layer) if settings.of_run() == view.settings.of_run() else None
     style = theme.style(compare.role(settings))
-    figure = rates.histogram_figure(histogram, EDGES_A, rate_edges(settings.T), settings.T, start, style)
+    most, edges = view.look.facts.most, rate_edges(settings.T)
+    figure = rates.histogram_figure(histogram, EDGES_A, edges, settings.T, start, style, most)
     return theme.sample(figure, images)

@@ -138,7 +138,7 @@ def found(view: frame.View) -> None:
             )
             st.caption(
                 "Mean square of â − a over that of a, in per cent, on the calibration images that were fitted; each "
-                "layer gets the spikes of those calibrated before it. Before: half-threshold starts, the same input."
+                "layer gets the spikes of those calibrated before it. Before: its neurons as they were, the same input."
             )
 
 

@@ -142,7 +142,8 @@ class CalibrateSigned(Calibrate):
     own_law: ClassVar[str] = "signed_at_zero"
     about = (
         "As calibrated for T, with neurons that take a spike back as soon as its charge is spent. The count is then "
-        "the staircase of the mean current, in whatever order spikes come. A neuron sends -1, 0 or 1 in a step."
+        "the staircase of the mean current, in whatever order spikes come, but for charge that comes or goes in the "
+        "last steps alone: a neuron sends -1, 0 or 1 in a step."
     )
     fit_steps: int = option(0, "rounds of moving each step's shift to the least squared error, 0: none", low=0, high=8)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from explorer.engine.graph import Network, Site
 from explorer.engine.methods.fitted import Fitted
-from explorer.engine.methods.fitting import Probe, by_channel, changed
+from explorer.engine.methods.fitting import Probe, by_channel, with_theta
 from explorer.engine.methods.method import OWN, Method, option
 from explorer.engine.specs import MaxActivation, Percentile, ThresholdRule
 
@@ -71,7 +71,7 @@ class PercentileNorm(Method):
         snn = self.base(probe, T)
         if self.over == "positive" and self.threshold == OWN:
             for site in probe.network.sites:
-                snn = changed(snn, site.name, theta=self._of_positive(probe.activations(site.name), site))
+                snn = with_theta(snn, site, self._of_positive(probe.activations(site.name), site))
         return Fitted(self, snn, T)
 
     def _of_positive(self, a: Tensor, site: Site) -> Tensor:

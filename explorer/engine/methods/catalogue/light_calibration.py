@@ -28,7 +28,7 @@ from explorer.engine.methods.calibrate.refit import layer_before, own_copy, seal
 from explorer.engine.methods.calibrate.sample import Sample, in_order
 from explorer.engine.methods.calibrate.staircase import descend
 from explorer.engine.methods.fitted import Fitted
-from explorer.engine.methods.fitting import Probe, by_channel, changed
+from explorer.engine.methods.fitting import Probe, by_channel, changed, with_theta
 from explorer.engine.methods.method import OWN, Method, option
 from explorer.engine.specs import ConstantStart
 
@@ -96,7 +96,7 @@ class LightCalibration(Method):
             if self.threshold == OWN:
                 theta = least_squares(probe.statistics[site.name], T, self.per)
                 theta = theta.float()[0] if len(theta) == 1 else by_channel(theta, site)
-                snn = changed(snn, site.name, theta=theta)
+                snn = with_theta(snn, site, theta)
             own = snn.neurons[site.name]
             snn = changed(snn, site.name, shift=own.theta / (2 * T))
             if sample is not None:

@@ -6,7 +6,8 @@
 T. Bu, M. Li, Z. Yu, *Inference-scale complexity in ANN-SNN conversion for high-performance and low-power
 applications*, CVPR 2025. z is the ANN's pre-activation, thresholds being passed on as bounds; t0 adds up when the
 first neuron of each layer fires, and at least the last 4 steps are always read. Thresholds rise slowly where few
-activations are large, so the number of batches matters; the default is this explorer's, not the paper's.
+activations are large, so the number of batches matters; the default is this explorer's, not the paper's. Where the
+rectifier has a bound of its own, they do not rise above it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from explorer.engine.graph import Site
 from explorer.engine.methods.coded import site_run
 from explorer.engine.methods.fitted import Fitted
-from explorer.engine.methods.fitting import Probe, by_channel, changed, over_channels
+from explorer.engine.methods.fitting import Probe, by_channel, over_channels, with_theta
 from explorer.engine.methods.method import Method, option
 from explorer.engine.specs import ConstantStart, GaussianStart, UniformStart
 
@@ -51,7 +52,8 @@ class LocalBalancing(Method):
         def balance(site: Site, z: Tensor) -> Tensor:
             bound, positive = theta[site.name], site.rectified(z)
             above = (positive - by_channel(bound, site)).clamp(min=0)
-            theta[site.name] = bound + 2 * over_channels(above).mean(0)
+            risen = bound + 2 * over_channels(above).mean(0)
+            theta[site.name] = site.rectified(by_channel(risen, site)).double().flatten()
             return torch.minimum(positive, by_channel(theta[site.name], site))
 
         def gather(site: Site, z: Tensor) -> Tensor:
@@ -70,7 +72,7 @@ class LocalBalancing(Method):
         for site in probe.network.sites:
             found = theta[site.name]
             found = torch.where(found > 0, found, found.max() if found.max() > 0 else 1.0)
-            snn = changed(snn, site.name, theta=by_channel(found, site))
+            snn = with_theta(snn, site, by_channel(found, site))
             missing = by_channel(found * (1 - _share(self.start)), site) / (means[site.name] / len(probe.images))
             delay += max(0.0, float(missing.min())) if torch.isfinite(missing).any() else 0.0
         return Fitted(self, snn, T, skipped=math.ceil(delay) if self.delayed else 0)

@@ -9,6 +9,7 @@ The paper trains with a threshold ReLU; a network that has such bounds takes the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from explorer.engine.graph import Network
 from explorer.engine.methods.fitted import Fitted
@@ -28,6 +29,7 @@ class OptimalShift(Method):
         "After T steps the added current amounts to half a threshold, so the count is rounded to the nearest one as it "
         "is with a start at one half; on the way there it is less."
     )
+    shift_follows: ClassVar[bool] = True
 
     share: float = option(0.5, "what is added over T steps, as a share of the threshold", low=-1.0, high=1.0)
 

@@ -77,7 +77,7 @@ class Parallel(Method):
                 before[name] = m * before[name] + (1 - m) * by_channel(missing, site)
                 v = snn.initial_potential(site, keys).double()
                 value = theta * levels(x + before[name], v, theta, T, T) / T
-                a = z[name].double().clamp(min=0, max=site.cap)
+                a = site.rectified(z[name].double())
                 after[name] = m * after[name] + (1 - m) * by_channel(over_channels(a - value).mean(0), site)
                 return value + after[name]
 

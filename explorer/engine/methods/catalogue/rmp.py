@@ -4,8 +4,8 @@
 
 B. Han, G. Srinivasan, K. Roy, *RMP-SNN: Residual membrane potential neuron for enabling deeper high-accuracy and low-
 latency spiking neural network*, CVPR 2020. Details from memory: beta is a factor below 1, and the default here is not
-a figure of the paper. Sites are balanced front to back, each on the spikes of those already balanced. A site with a
-bound of its own keeps its threshold at or below it.
+a figure of the paper. Sites are balanced front to back, each on the spikes of those already balanced. Where
+the rectifier has a bound, the threshold stays at or below it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from explorer.engine.methods.fitted import Fitted
-from explorer.engine.methods.fitting import Probe, changed
+from explorer.engine.methods.fitting import Probe, with_theta
 from explorer.engine.methods.method import Method, option
 
 
@@ -41,7 +41,5 @@ class RMP(Method):
         for site in probe.network.sites:
             largest = max(float(x.max()) for _, x in probe.currents(snn, site.name, self.steps))
             if largest > 0:
-                theta = self.beta * largest
-                theta = theta if site.cap is None else min(theta, site.cap)
-                snn = changed(snn, site.name, theta=torch.tensor(theta, dtype=torch.float32))
+                snn = with_theta(snn, site, torch.tensor(self.beta * largest))
         return Fitted(self, snn, T)

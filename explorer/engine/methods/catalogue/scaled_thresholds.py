@@ -5,7 +5,8 @@
 
 G. Datta, P. A. Beerel, *Can deep neural networks be converted to ultra low-latency spiking neural networks?*, DATE 2022
 (arXiv 2021). Details from memory: p runs over the percentiles 0 to 100 of the pre-activations, alpha mu over those of
-them in (0, mu], beta over 0.01 to 2.00. The paper then fine-tunes, which is not done here.
+them in (0, mu], beta over 0.01 to 2.00. Where each channel has a bound of its own, the search is each channel's. The
+paper then fine-tunes, which is not done here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 
 from explorer.engine.conversion import SpikingNetwork
-from explorer.engine.errors import SpecError
 from explorer.engine.methods.fitted import Fitted
 from explorer.engine.methods.fitting import Probe, changed
 from explorer.engine.methods.method import Method, option
@@ -59,11 +59,12 @@ class ScaledThresholds(Method):
         """See `Method`."""
         snn: SpikingNetwork = self.base(probe, T)
         for site in probe.network.sites:
-            mu = snn.theta[site.name]
-            if mu.numel() != 1:
-                raise SpecError(f"{self.key}: the bound mu is one per layer. Choose a threshold rule per site.")
-            p = np.percentile(probe.inputs(site.name).numpy().ravel(), np.arange(101)).astype(np.float64)
-            alpha, beta = scales(p, float(mu), T, self.most)
-            theta = torch.tensor(alpha * float(mu), dtype=torch.float32)
-            snn = changed(snn, site.name, theta=theta, amplitude=theta * beta)
+            mu = snn.theta[site.name].double()
+            z = probe.inputs(site.name)
+            rows = z.flatten()[None] if mu.numel() == 1 else z.movedim(1, 0).flatten(1)
+            p = np.percentile(rows.numpy(), np.arange(101), axis=1).astype(np.float64)
+            found = [scales(each, bound, T, self.most) for each, bound in zip(p.T, mu.flatten().tolist(), strict=True)]
+            alpha, beta = torch.tensor(found, dtype=torch.float64).T.reshape(2, *mu.shape)
+            theta = (alpha * mu).float()
+            snn = changed(snn, site.name, theta=theta, amplitude=theta * beta.float())
         return Fitted(self, snn, T)

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 
 from explorer.engine.methods.fitted import Fitted
-from explorer.engine.methods.fitting import Probe, by_channel, changed
+from explorer.engine.methods.fitting import Probe, by_channel, with_theta
 from explorer.engine.methods.method import OWN, Method, option
 
 
@@ -45,5 +45,5 @@ class Signed(Method):
             if self.per == "channel":
                 most = by_channel(most.flatten(1).amax(1) if most.ndim > 1 else most, site)
             theta = top if self.per == "site" else torch.where(most > 0, most, top)
-            snn = changed(snn, site.name, theta=theta)
+            snn = with_theta(snn, site, theta)
         return Fitted(self, snn, T)
