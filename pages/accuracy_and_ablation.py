@@ -4,6 +4,7 @@ import streamlit as st
 
 from explorer.limits import limits
 from explorer.plots import accuracy, theme
+from explorer.study import keys
 from explorer.study.results import alike
 from explorer.ui import frame, state, tour, widgets
 from explorer.ui.components import chart
@@ -56,7 +57,7 @@ def steps_needed(named, results):
         steps = accuracy.steps_to_reach(result.top1, result.ann_top1 - WITHIN)
         missed = missed or steps is None
         column.metric(
-            one.name,
+            keys.plain(one.name),
             f"T = {steps}" if steps else f"> {result.T}",
             help="First T from which accuracy stays at most 1 percentage point below the ANN's.",
         )

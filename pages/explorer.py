@@ -51,11 +51,13 @@ def one_neuron(view):
     chart(
         membrane.membrane_figure([neuron]),
         "membrane",
-        f"Membrane potential over {settings.T} steps; {n} spikes.",
+        f"Membrane potential over {settings.T} steps; its spikes count {n}.",
     )
+    said, counted = float(neuron.decoded[-1]), neuron.theta * n / settings.T
+    sum_ = f"θ n / T = {neuron.theta:.4g} × {n} / {settings.T} = " if abs(said - counted) < 1e-5 * neuron.theta else ""
     st.caption(
-        f"{n} spikes in T = {settings.T} steps: â = θ n / T = {neuron.theta:.4g} × {n} / {settings.T} = "
-        f"**{neuron.theta * n / settings.T:.4g}**; the ANN says a = **{neuron.a:.4g}**. "
+        f"The spikes of T = {settings.T} steps count {n}: â = {sum_}**{frame.plain_number(said)}**; "
+        f"the ANN says a = **{neuron.a:.4g}**. {'Muted: nothing of it is sent. ' if neuron.muted else ''}"
         f"v(0) = {frame.plain_number(neuron.v0)} activation units. Image {settings.image}, {look.device}."
     )
 
@@ -65,7 +67,7 @@ def curves(view, named):
     jobs = comparison.ask(named)
     known = [job.result for job in jobs]  # read once: the worker replaces them as it goes on
     results = alike(known)
-    settings, mine, waiting = comparison.latest(view, results[0], bool(results[0].images))
+    settings, mine, waiting = comparison.latest(view, jobs[0], results[0], bool(results[0].images))
     if waiting:
         named = [compare.Named("settings before", settings.of_run(), compare.role(settings)), *named[1:]]
         mine, *results[1:] = alike([mine, *results[1:]])
@@ -86,7 +88,7 @@ def curves(view, named):
         note=settings.note(mine.images),
     )
     with st.container():
-        frame.assumptions(view.settings, jobs, results)
+        frame.assumptions(settings, jobs, results)
     errors.histogram(view, settings, mine if waiting else known[0])
 
 

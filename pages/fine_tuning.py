@@ -33,6 +33,7 @@ def controls(settings) -> Wanted:
         format_func=METHODS.get,
         default="hybrid",
         key="tuning_method",
+        persist_state="session",
         required=True,
         help="All start from the network calibrated for this T, with one threshold a channel and no shifts in time.",
     )
@@ -42,6 +43,7 @@ def controls(settings) -> Wanted:
         IMAGES,
         value=256,
         key="tuning_images",
+        persist_state="session",
         help="Calibration images of the chosen source. A quarter of them is held back; evaluation images are never "
         "looked at.",
     )
@@ -52,14 +54,18 @@ def controls(settings) -> Wanted:
         200,
         10,
         key="tuning_updates",
+        persist_state="session",
         help="Steps of Adam. The learning rate rises over the first tenth of them and falls to zero at the last.",
     )
-    batch = middle.select_slider("Images in a batch", (8, 16, 32, 64), value=16, key="tuning_batch")
+    batch = middle.select_slider(
+        "Images in a batch", (8, 16, 32, 64), value=16, key="tuning_batch", persist_state="session"
+    )
     rate = right.select_slider(
         "Learning rate",
         RATES,
         value=2e-4,
         key="tuning_rate",
+        persist_state="session",
         format_func=lambda rate: f"{rate:g}",
         help="The largest one. Too high, and the start is lost before anything is learned.",
     )
@@ -67,6 +73,7 @@ def controls(settings) -> Wanted:
         "Shift and mirror the images",
         value=True,
         key="tuning_moved",
+        persist_state="session",
         help="Every epoch sees them a little otherwise. Switch it off where left and right mean something.",
     )
     st.caption(f"{ABOUT[method or 'hybrid']} Trained for T = {settings.T} time-steps, the sidebar's.")

@@ -51,7 +51,7 @@ def draw(view, now):
     unit = "Accuracy" if known.labelled else "Agreement"
     figure = standings.figure(now, shown, method, known.ann_top1 if known.labelled else None, known.labelled)
     chart(
-        theme.sample(figure, n, now.listed[0].settings.images),
+        theme.sample(figure, n, max((job.goal for job in jobs), default=now.listed[0].settings.images)),
         "methods",
         f"{unit} of {len(shown)} conversions against {'latency' if state.display().methods_latency else 'time-steps'}.",
         on_click=lambda point: choose(point["custom"][0]),

@@ -57,9 +57,10 @@ def draw(view):
     """Draw everything that refines with the run."""
     job = ask(view)[0]
     result = job.result  # read once: the worker replaces it as it goes on
-    with st.container():
-        frame.assumptions(view.settings, [job], [result])
-    settings, result, _ = comparison.latest(view, result, bool(result.sites))
+    row = st.container()
+    settings, result, _ = comparison.latest(view, job, result, bool(result.sites))
+    with row:
+        frame.assumptions(settings, [job], [result])
     if settings.layer not in result.sites:
         if not job.error:
             st.caption("The first images are being simulated.")

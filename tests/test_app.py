@@ -1,5 +1,6 @@
 """The Explorer page: every control changes the result; bad input is explained and the last good result stays."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -321,3 +322,30 @@ def test_a_drag_is_undone_in_one_go(monkeypatch):
         at.button(key="undo").click().run()
         seen.append((at.slider(key="set_T").value, at.slider(key="set_v_init").value))
     assert seen == [(11, 0.1), (11, 0.5), (8, 0.5)] and at.button(key="undo").disabled
+
+
+def test_undo_passes_over_what_is_gone_and_drags_that_end_where_they_began():
+    at = settle(open_app())
+    history = held(at)["history"]
+    old, gone = replace(history[-1].settings, v_init=0.3), replace(history[-1].settings, source="upload:gone")
+    now = history[-1]
+    history[:] = [Scene(old), Scene(gone), Scene(old), Scene(gone), now]
+    at.run()
+    at.button(key="undo").click().run()
+    settle(at)
+    assert held(at)["history"][-1].settings.v_init == 0.3 and not at.warning
+    for name in ("Zero start", "OPI, half threshold"):
+        at.button(key=f"preset_{name}").click().run()
+    scenes = held(at)["history"]
+    assert all(one != two for one, two in itertools.pairwise(scenes)), "no step back that changes nothing"
+
+
+@pytest.mark.parametrize("method", ["first-spike", "srp"])
+def test_the_caption_says_what_the_spikes_stand_for(method):
+    """Not theta n / T for codes: what the lab draws as decoded."""
+    at = settle(open_app(replace(SMALL, method=method)))
+    told = next(c.value for c in at.caption if c.value.startswith("The spikes of T = 8 steps count"))
+    shown = float(told.split("**")[1].replace("−", "-"))
+    lab = settle(open_app(replace(SMALL, method=method), "membrane_lab"))
+    decoded = [values(trace["y"]) for trace in chart(lab, "lab_decoded")["data"] if trace.get("name") == "yours"]
+    assert shown == pytest.approx(float(decoded[0][-1]), rel=2e-3, abs=1e-4)

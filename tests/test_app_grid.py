@@ -57,6 +57,16 @@ def test_an_own_grid_is_started_measured_and_taken_away():
     assert chart(at, "ablation_own")
 
 
+def test_a_refused_cell_is_left_out_and_the_rest_is_compared():
+    display = replace(OWN, grid_1="method", grid_1_values="opi, qcfs, signed", grid_2="none", grid_images=16)
+    at = start(open_grid(display))
+    table = next(frame.value for frame in at.dataframe if "p adjusted" in frame.value.columns)
+    assert len(table) == 2 and table["p (McNemar)"].notna().sum() == 1
+    assert any("Left out: method Quantisation clip-floor-shift" in c.value for c in at.caption)
+    rows = held(at)["shown"].grid.rows
+    assert len(rows) == 2 and rows[1].against is not None
+
+
 def test_another_reference_changes_the_differences():
     at = start(open_grid())
 

@@ -3,12 +3,14 @@
 import base64
 import json
 import zlib
+from dataclasses import replace
 
 import pytest
 
-from explorer.study import keys, link
+from explorer.study import compare, keys, link
 from explorer.study.scene import FIELDS, Display, Pin, Scene
 from explorer.study.settings import PRESETS, Settings, changes, clamp, with_start
+from tests.app_help import SMALL
 
 
 def packed(content):
@@ -146,3 +148,17 @@ def test_names_are_shown_as_they_are():
 
 def test_every_default_lies_in_its_range():
     assert all(field.clamp(field.default) == field.default for field in FIELDS)
+
+
+def test_pins_are_run_on_the_images_that_are_shown():
+    yours, pinned = replace(SMALL.of_run(), source="upload:pictures"), replace(SMALL.of_run(), v_init=0.1)
+    named = compare.comparison(yours, (Pin(pinned),))
+    assert {one.settings.source for one in named} == {"upload:pictures"} and named[-1].role == "pin0"
+
+
+def test_a_link_with_a_rule_that_does_not_fit_beside_a_method_opens_every_page():
+    scene, told = link.admit(Scene(replace(SMALL, method="opi", rule="clip")))
+    assert scene.settings.rule == "percentile" and not told
+    assert (
+        link.admit(Scene(replace(SMALL, method="opi", rule="clip", network="resnet20-clip")))[0].settings.rule == "clip"
+    )

@@ -251,6 +251,7 @@ def test_steps_to_reach_counts_from_where_accuracy_stays():
     assert accuracy.steps_to_reach(np.array([0.1, 0.9, 0.5, 0.9, 0.9]), 0.8) == 4
     assert accuracy.steps_to_reach(np.array([0.9, 0.9]), 0.8) == 1
     assert accuracy.steps_to_reach(np.array([0.9, 0.1]), 0.8) is None
+    assert accuracy.steps_to_reach(np.array([np.nan, np.nan, np.nan, 0.9]), 0.8) == 4, "no answer before"
 
 
 def test_grid_marks_the_best_row_of_each_column():
@@ -295,3 +296,8 @@ def test_the_staircase_over_the_histogram_is_that_of_the_theory(v_init):
     drawn = line["y"][np.searchsorted(line["x"], x, side="right") - 1]
     assert np.allclose(drawn, staircase_counts(x, 1.0, T, v_init) / T)
     assert set(drawn) > {0.5}
+
+
+def test_names_from_links_are_no_markup():
+    figure = Figure().add_scatter(x=[1], y=[1], name='<a href="https://evil.example">prize</a>').add_bar(x=[1], y=[2])
+    assert figure.data[0]["name"] == '&lt;a href="https://evil.example">prize&lt;/a>' and "name" not in figure.data[1]

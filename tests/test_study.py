@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from explorer.engine.errors import Cancelled
 from explorer.study import energy, library
 from explorer.study.measure import Engine
 from explorer.study.memo import kept, size
@@ -35,6 +36,28 @@ def test_a_value_is_computed_once_and_others_do_not_wait_for_it():
     for thread in threads:
         thread.join(10)
     assert sorted(made) == ["quick", "slow"]
+
+
+def test_who_waits_for_another_hears_of_it_and_may_leave():
+    release, heard, made = threading.Event(), [], []
+
+    @kept(2)
+    def fit(key, stop=None, on_progress=None):
+        on_progress(1, 3)
+        made.append(release.wait(10))
+        return key
+
+    first = threading.Thread(target=fit, args=("one",), kwargs={"on_progress": lambda *how: None})
+    first.start()
+    while not fit._making["one",]._told:
+        time.sleep(0.01)
+    began, left = time.monotonic(), iter([False, False, True])
+    with pytest.raises(Cancelled):
+        fit("one", stop=lambda: next(left), on_progress=lambda *how: heard.append(how))
+    assert time.monotonic() - began < 5 and heard == [(1, 3), (1, 3)]
+    release.set()
+    first.join(10)
+    assert fit("one") == "one" and made == [True], "it was computed once, by who began"
 
 
 def test_a_fault_is_not_kept_and_old_values_go():

@@ -18,6 +18,7 @@ from explorer.engine import methods
 from explorer.engine.methods import names
 from explorer.plots import paper
 from explorer.study import report, statistics, sweep
+from explorer.study.compare import distinct
 from explorer.study.results import Result
 from explorer.study.script import Line, script
 from explorer.study.settings import Settings
@@ -141,6 +142,59 @@ def test_too_many_runs_are_refused():
     axes = (Axis("v_init", tuple(i / 100 for i in range(100))), Axis("scale", (0.5, 1.0, 1.5)))
     with pytest.raises(SweepError, match="300 runs, at most 256"):
         Sweep(BASE, axes, 16).runs()
+
+
+def test_too_many_cells_are_refused_before_they_are_made():
+    axes = (Axis("v_init", tuple(i / 100 for i in range(60))), Axis("T", tuple(range(1, 101))))
+    with pytest.raises(SweepError, match="6,000 cells, at most 4,096"):
+        Sweep(BASE, axes, 16).cells()
+
+
+@pytest.mark.parametrize(
+    "base", [replace(BASE, seed=3, start="uniform"), replace(BASE, method="opi:v_init=uniform:0:1,seed=3")]
+)
+def test_the_seed_in_force_stays_unless_others_are_asked_for_and_names_tell_them_apart(base):
+    axes = (Axis("scale", (0.8, 1.0)),)
+    assert {run.starts_seed for run in Sweep(base, axes, 16).runs()} == {3} == {base.starts_seed}
+    several = Sweep(base, axes, 16, (0, 1, 2))
+    names = grid.run_names(several)
+    assert (
+        list(names.values())[:3] == [f"scale 0.8, seed {seed}" for seed in range(3)] and len(set(names.values())) == 6
+    )
+    assert "seed 0, 1, 2" in grid._assumptions(several, 16).replace("seeds", "seed")
+    lines = [Line(name, run, result(1, n=16)) for run, name in names.items()]
+    assert all(script(lines).count(f"{name!r}") == 1 for name in names.values()), "each keeps a place of its own"
+
+
+@pytest.mark.parametrize("given_", [["a", "a", "a (2)"], ["a (2)", "a", "a"], ["b", "b", "b"], []])
+def test_names_are_made_distinct_from_all_that_are_there(given_):
+    found = distinct(given_)
+    assert len(set(found)) == len(given_), "each is another"
+    assert all(two == one or two.startswith(f"{one} (") for one, two in zip(given_, found, strict=True))
+    assert set(given_) <= set(found), "a name that is there once stays"
+
+
+@pytest.mark.parametrize("rule", ["mse", "max"])
+def test_a_curve_of_a_grid_holds_what_its_cells_hold(rule):
+    """Where thresholds depend on T every T is another run; one run read early would be another conversion."""
+    swept = sweep.preset("start", replace(BASE, rule=rule, T=4), LAYERS)
+    known = {run: result(i, n=50, T=run.T) for i, run in enumerate(swept.runs())}
+    readings = sweep.read(swept, known)
+    assert len(known) == (16 if rule == "mse" else 4)
+    for i, curve in enumerate(grid.curves_of(swept, readings)):
+        assert np.allclose(curve.top1, [reading.mean for reading in readings[4 * i : 4 * i + 4]])
+        assert (curve.low <= curve.top1).all() and (curve.top1 <= curve.high).all()
+
+
+def test_bars_are_the_same_on_screen_and_in_print_and_told():
+    swept = Sweep(BASE, (Axis("start", ("half", "uniform")),), 16, (0, 1, 2))
+    readings = sweep.read(swept, {run: result(i, n=50) for i, run in enumerate(swept.runs())})
+    _, mean, low, high = grid.spread(swept, readings)
+    assert high[1] - mean[1] == pytest.approx(readings[1].deviation) and high[0] > mean[0] > low[0]
+    assert [grid.ends(reading) for reading in readings] == list(zip(low, high, strict=True))
+    assert "one standard deviation over the seeds" in grid.bars_told(readings)
+    assert "Wilson" in grid.bars_told(readings) and "deviation" not in grid.bars_told(readings[:1])
+    assert grid.interval_told(readings, swept) == grid.bars_told(readings)
 
 
 def result(seed, n=200, T=8, share=0.6, ann=0.9):

@@ -119,8 +119,11 @@ def _add_marks(figure: Figure, marks: Marks, i: int) -> None:
 
 
 def steps_to_reach(top1: np.ndarray, target: float) -> int | None:
-    """Return the first T from which on top1 [T] stays at or above target; None if it never does."""
-    below = np.flatnonzero(top1 < target)
+    """Return the first T from which on top1 [T] stays at or above target; None if it never does.
+
+    Where it is not a number there is no answer yet.
+    """
+    below = np.flatnonzero(~(top1 >= target))
     first = 0 if len(below) == 0 else int(below[-1]) + 1
     return first + 1 if first < len(top1) else None
 

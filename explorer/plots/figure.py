@@ -33,7 +33,10 @@ class Figure:
         self.layout: dict[str, Any] = {"template": NO_TEMPLATE}
 
     def _add(self, kind: str, trace: Mapping[str, Any]) -> Figure:
-        self.data.append({"type": kind} | {name: value for name, value in trace.items() if value is not None})
+        given = {name: value for name, value in trace.items() if value is not None}
+        if "name" in given:
+            given["name"] = given["name"].replace("<", "&lt;")  # a pin's may come from a link, and plotly.js reads HTML
+        self.data.append({"type": kind} | given)
         return self
 
     def add_scatter(self, **trace: Any) -> Figure:

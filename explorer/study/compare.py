@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 from explorer.study.scene import Pin
 from explorer.study.settings import Settings, with_start
@@ -47,7 +48,7 @@ def comparison(settings: Settings, pins: Sequence[Pin]) -> list[Named]:
         else:
             named.append(one)
     for pin in pins:
-        own = replace(pin.settings, images=yours.images, device=yours.device)
+        own = replace(pin.settings, source=yours.source, images=yours.images, device=yours.device)
         found = next((i for i, one in enumerate(named) if one.settings == own), None)
         if found is None:
             named.append(Named(f"pin {pin.title}", own, f"pin{pin.slot}"))
@@ -59,9 +60,9 @@ def comparison(settings: Settings, pins: Sequence[Pin]) -> list[Named]:
 
 def distinct(names: Sequence[str]) -> list[str]:
     """Return names no two of which are equal: a number is added to one that was there before."""
-    seen: dict[str, int] = {}
-    found = []
+    found: dict[str, None] = {}
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return found
+        numbered = (f"{name} ({k})" for k in count(2))
+        free = name if name not in found else next(one for one in numbered if one not in found and one not in names)
+        found[free] = None
+    return list(found)

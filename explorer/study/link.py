@@ -16,6 +16,7 @@ from typing import Any
 
 from explorer.limits import NAMED
 from explorer.study import keys
+from explorer.study.library import fitting_rule
 from explorer.study.scene import Scene, pack, unpack
 from explorer.study.settings import Settings
 
@@ -105,7 +106,11 @@ def admit(scene: Scene) -> tuple[Scene, str]:
 def _admitted(settings: Settings) -> Settings:
     if not _may_show(settings.source):
         settings = replace(settings, source=Settings().source, image=0)
-    return settings if _is_here(settings.network) else replace(settings, network=Settings().network, layer="", sites=())
+    if not _is_here(settings.network):
+        settings = replace(settings, network=Settings().network, layer="", sites=())
+    if settings.method and settings.rule == "clip":  # not in force, but the references beside a method take it
+        settings = replace(settings, rule=fitting_rule("clip", settings.network))
+    return settings
 
 
 def _may_show(source: str) -> bool:

@@ -147,7 +147,7 @@ def methods(sweep: Sweep, table: Sequence[Row], device: str, note: str = "") -> 
         for axis in sweep.axes
     )
     random = any(run.random for cell in sweep.cells() for run in cell.runs)
-    seeds = sweep.seeds or (s.seed,)
+    seeds = sweep.seeds or (s.starts_seed,)
     kinds = {axis.kind for axis in sweep.axes}
     T_note = "" if "T" in kinds else f" Each image was shown for T = {s.T} time-steps."
     measured = "Top-1 accuracy" if labelled else "Agreement with the ANN's class"

@@ -239,6 +239,12 @@ class Runner:
             run = self._runs.get(run_key(settings))
             return Result.empty(settings.T) if run is None else Job(run, settings.images).result
 
+    def fault(self, settings: Settings) -> str | None:
+        """Return why a run failed; None if it did not, or was never asked for."""
+        with self._news:
+            run = self._runs.get(run_key(settings))
+            return None if run is None else run.error
+
     def _start(self) -> None:
         first = self._thread is None
         self._thread = threading.Thread(target=self._work, name="simulations", daemon=True)

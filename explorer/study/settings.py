@@ -239,6 +239,12 @@ class Settings:
             return self.start != "constant"
         return names.split(self.method)[1].get("v_init", "").startswith(("uniform", "gaussian"))
 
+    @property
+    def starts_seed(self) -> int:
+        """The seed by which starts are drawn: the method's own where one is in force."""
+        told = names.split(self.method)[1].get("seed", "0") if self.method else ""
+        return int(told) if told.isdecimal() else self.seed
+
     def seeded(self, seed: int) -> Settings:
         """Return a copy with another seed."""
         if not self.method:

@@ -5,8 +5,10 @@ A grid asks for as few runs as it can: where thresholds do not depend on T, all 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -18,6 +20,7 @@ from explorer.study.results import Result, alike
 from explorer.study.settings import RULES, Settings, with_start
 
 MAX_RUNS, MAX_VALUES, MAX_SEEDS = (256 if limits().free_device else 64), 256, 20
+MAX_CELLS = 4096 if limits().free_device else 2048
 AS_IT_IS = "as it is"
 Value = float | str
 
@@ -118,14 +121,21 @@ class Sweep:
     change: tuple[str, float] = ("scale", 0.8)
 
     def cells(self) -> list[Cell]:
-        """Return the points of the grid, the last axis fastest."""
-        return [self._cell(values) for values in product(*(axis.values for axis in self.axes))]
+        """Return the points of the grid, the last axis fastest.
+
+        Raises:
+            SweepError: they are too many.
+        """
+        points = math.prod(len(axis.values) for axis in self.axes)
+        if points > MAX_CELLS:
+            raise SweepError(f"The grid has {points:,} cells, at most {MAX_CELLS:,}. Take fewer values.")
+        return _cells(self)
 
     def runs(self) -> list[Settings]:
         """Return the runs that the grid needs, each once.
 
         Raises:
-            SweepError: they are too many.
+            SweepError: they, or the cells, are too many.
         """
         found = list(dict.fromkeys(run for cell in self.cells() for run in cell.runs))
         if len(found) > MAX_RUNS:
@@ -142,7 +152,7 @@ class Sweep:
         own = settings.depends_on_T  # what it finds is for this T
         longest = T if own else max([int(v) for axis in self.axes if axis.kind == "T" for v in axis.values] or [T])
         settings = replace(settings, T=longest)
-        seeds = self.seeds or (settings.seed,)
+        seeds = self.seeds or (settings.starts_seed,)
         runs = tuple(settings.seeded(seed) for seed in seeds) if settings.random else (settings,)
         return Cell(values, runs, T)
 
@@ -176,6 +186,11 @@ class Sweep:
                     return settings.with_site(value, amount * (scale or settings.scale), v_init)
                 return settings.with_site(value, scale, amount)
         return settings
+
+
+@lru_cache(16)
+def _cells(sweep: Sweep) -> list[Cell]:
+    return [sweep._cell(values) for values in product(*(axis.values for axis in sweep.axes))]
 
 
 def calibration_of(settings: Settings) -> str:
@@ -217,7 +232,6 @@ class Reading:
     seeds: int
     labelled: bool
     ann: float
-    curve: np.ndarray
 
 
 def read(sweep: Sweep, known: Mapping[Settings, Result]) -> list[Reading | None]:
@@ -242,19 +256,18 @@ def read(sweep: Sweep, known: Mapping[Settings, Result]) -> list[Reading | None]
                 len(results),
                 results[0].labelled,
                 results[0].ann_top1,
-                np.mean([result.top1[: cell.T] for result in results], 0),
             )
         )
     return found
 
 
 def seconds_left(sweep: Sweep, known: Mapping[Settings, Result]) -> float | None:
-    """Return an estimate of the machine time that is still needed; None before anything was measured."""
+    """Return an estimate of the machine time that these runs still need; None before anything was measured."""
     paces = {run: result.seconds.mean() / run.T for run, result in known.items() if result.images}
     if not paces:
         return None
     usual = float(np.mean(list(paces.values())))
-    return sum(max(0, sweep.images - known[run].images) * run.T * paces.get(run, usual) for run in sweep.runs())
+    return sum(max(0, sweep.images - one.images) * run.T * paces.get(run, usual) for run, one in known.items())
 
 
 def parse(kind: str, text: str, layers: Sequence[str] = ()) -> tuple[Value, ...]:

@@ -115,7 +115,11 @@ def _view(settings: Settings) -> View:
         if good is None:
             st.button("Start from the defaults", key="start_anew", icon=":material/restart_alt:", on_click=state.anew)
             st.stop()
-        st.caption(f"Shown below: the last good result ({keys.plain(good.describe())}, T = {good.T}).")
+        st.caption(
+            f"Shown below: the last good result ({keys.plain(good.describe())}, T = {good.T}; image {good.image}"
+            f"{f', layer {keys.plain(good.layer)}' if good.layer else ''}). Controls of one image act again once "
+            "the settings can be used."
+        )
         return View(good, cache.look(one_image(good)))
     settings = _with_neuron(settings, look)
     state.good(settings)
@@ -221,7 +225,7 @@ def assumptions(settings: Settings, jobs: list[Job], results: list[Result]) -> N
     behind = any(one.images < job.goal for job, one in zip(jobs, results) if job.error is None)  # drawn before the end
     running = behind or any(not job.done for job in jobs)
     device = next((result.device for result in results if result.device), "")
-    seed = f" · seed {settings.seed}" if settings.random and not settings.method else ""
+    seed = f" · seed {settings.starts_seed}" if settings.random else ""
     code = _code(next((result for result in results if result.images), None))
     faults = list(dict.fromkeys(job.error for job in jobs if job.error))
     source = keys.plain(keys.label(settings.source) + _how_chosen(settings, jobs))

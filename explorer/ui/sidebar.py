@@ -49,7 +49,12 @@ def _images() -> None:
     if not drawer.open:
         return
     with drawer:
-        _named("source", ["embedded"], {"embedded": "CIFAR-10, embedded"})
+        _named(
+            "source",
+            ["embedded"],
+            {"embedded": "CIFAR-10, embedded"},
+            on_change=lambda: state.change(image=0),  # the one looked at before may not be there
+        )
         st.button(
             "Your own images…",
             icon=":material/add_photo_alternate:",

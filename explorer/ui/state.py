@@ -165,17 +165,25 @@ def remember() -> None:
     TOUCHED.put((what, time.monotonic()))
     if len(history) > 1 and what == last_what and time.monotonic() - last_time < DRAG_SECONDS:
         history.pop()
-    history.append(now)
+    if not history or history[-1] != now:  # a drag may end where it began
+        history.append(now)
     del history[:-STEPS_BACK]
 
 
 def undo() -> None:
-    """Go back to what was on screen before the last change."""
-    history = HISTORY.get()
-    if len(history) > 1:
-        history.pop()
-        put_scene(history[-1])
+    """Go back to what was on screen before the last change, as far as it can be shown: uploads may be gone."""
+    history, now = HISTORY.get(), scene()
+    before = history[:-1]
+    while before and (before[-1] == now or _is_gone(before[-1])):
+        before.pop()
+    if before:
+        history[:] = before
+        put_scene(before[-1])
         TOUCHED.put(((), 0.0))
+
+
+def _is_gone(scene: Scene) -> bool:
+    return cache.missing(scene.settings.network, "network") or cache.missing(scene.settings.source, "source")
 
 
 def reset() -> None:
@@ -199,7 +207,9 @@ def pins() -> tuple[Pin, ...]:
 def pin() -> None:
     """Pin the present settings, so that their curve stays for comparison; the oldest pin makes room where it must."""
     entry = current().of_run()
-    kept = [other for other in pins() if other.settings != entry][-(MAX_PINS - 1) :]
+    if any(other.settings == entry for other in pins()):
+        return
+    kept = pins()[-(MAX_PINS - 1) :]
     taken = {other.slot for other in kept}
     slot = next(i for i in range(MAX_PINS) if i not in taken)
     PINS.put((*kept, Pin(entry, slot=slot)))

@@ -39,12 +39,19 @@ def as_curve(name: str, result: Result, style: theme.Style) -> accuracy.Curve:
 
 
 def curves_of(named: Sequence[Named], results: Sequence[Result]) -> list[accuracy.Curve]:
-    """Return the curves of the runs of which something is known."""
-    return [
-        as_curve(one.name, result, theme.style(one.role))
-        for one, result in zip(named, results, strict=True)
-        if result.images
-    ]
+    """Return the curves of the runs of which something is known, all with labels or all without, as the first has.
+
+    Where one is left out for that, it is said on the page.
+    """
+    known = [(one, result) for one, result in zip(named, results, strict=True) if result.images]
+    alike = [(one, result) for one, result in known if result.labelled == known[0][1].labelled]
+    others = [one.name for one, _ in known if all(one is not other for other, _ in alike)]
+    if others:
+        st.caption(
+            f"Not drawn: {keys.plain(', '.join(others))}. Only one of accuracy and agreement with the ANN is known of "
+            "all, and one axis holds one of them."
+        )
+    return [as_curve(one.name, result, theme.style(one.role)) for one, result in alike]
 
 
 def keep(
@@ -60,8 +67,8 @@ def keep(
     now.styles = [theme.style(one.role) for one in named]
 
 
-def latest(view: frame.View, result: Result, known: bool) -> tuple[Settings, Result, bool]:
-    """Return what to draw: this result if it is known, else the last one of the same network, its settings with it.
+def latest(view: frame.View, job: Job, result: Result, known: bool) -> tuple[Settings, Result, bool]:
+    """Return what to draw: this result if it is known, else the last one of the same network on the same images.
 
     Returns settings, result, and whether it is the one before, which is then said on the page.
     """
@@ -69,12 +76,14 @@ def latest(view: frame.View, result: Result, known: bool) -> tuple[Settings, Res
         LATEST.put((view.settings, result))
         return view.settings, result, False
     settings, before = LATEST.get() or (None, None)
-    if settings is None or before is None or settings.network != view.settings.network:
+    same = settings is not None and (settings.network, settings.source) == (view.settings.network, view.settings.source)
+    if settings is None or before is None or not same:
         return view.settings, result, False
-    st.caption(
-        ":material/hourglass_top: The first images of the new settings are being simulated; until then, those before: "
-        f"{keys.plain(settings.describe())}, T = {settings.T}."
-    )
+    if job.error:
+        why = ":material/error: The new settings failed. Shown are"
+    else:
+        why = ":material/hourglass_top: The first images of the new settings are being simulated; until then,"
+    st.caption(f"{why} those before: {keys.plain(settings.describe())}, T = {settings.T}.")
     return replace(settings, layer=view.settings.layer), before, True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from explorer.plots import accuracy, theme
 from explorer.plots import sweep as drawn
 from explorer.plots.figure import Figure
 from explorer.study import keys, report, sweep
+from explorer.study.compare import distinct
 from explorer.study.memo import kept
 from explorer.study.report import Row
 from explorer.study.results import Result
@@ -37,7 +39,7 @@ def choose(view: frame.View) -> Sweep | None:
             found = _own(base, layers)
             found.runs()
         except SweepError as error:
-            st.error(str(error), icon=":material/error:")
+            st.error(keys.plain(str(error)), icon=":material/error:")
             return None
         _start(found)
     return found
@@ -107,14 +109,18 @@ def _rows(grid: Sweep, reference: int | None, n: int, readings: Sequence[Reading
 def draw(grid: Sweep) -> None:
     """Draw how far a grid is, its figure, and (once it is complete) its table."""
     results = known(grid)
+    faults = {run: fault for run in results if (fault := cache.runner().fault(run))}
+    results |= {run: Result.empty(run.T) for run in faults}
     readings = sweep.read(grid, results)
     n = next((reading.n for reading in readings if reading is not None), 0)
     goal = max((_goal(grid, result) for result in results.values()), default=grid.images)
-    done = all(result.images >= goal for result in results.values())
+    left = {run: result for run, result in results.items() if run not in faults}
+    done = all(result.images >= goal for result in left.values())
     title = _title(grid)
     st.subheader(title)
     with st.container():
-        _progress(grid, results, goal, done)
+        _progress(grid, left, goal, done)
+        _left_out(grid, faults)
     if not n:
         exports.shown().grid = None
         st.caption(
@@ -125,10 +131,11 @@ def draw(grid: Sweep) -> None:
     figure = theme.sample(figure_of(grid, readings), n, goal)
     kind = state.display().ablation
     alt = f"{title}: {'; '.join(axis.title for axis in grid.axes)}."
-    chart(figure, f"ablation_{kind}", alt, note=f"{title} around {grid.base.note(n)}")
-    st.caption(_assumptions(grid, n))
+    told = interval_told(readings, grid)
+    chart(figure, f"ablation_{kind}", alt, note=f"{title} around {grid.base.note(n)}. {told}")
+    st.caption(f"{_assumptions(grid, n)} {told}")
     device = next((result.device for result in results.values() if result.device), "")
-    lines = [Line(_run_name(grid, run), run, result) for run, result in results.items() if result.images]
+    lines = [Line(name, run, results[run]) for run, name in run_names(grid).items() if results[run].images]
     exports.shown().grid = exports.GridShown(grid, rows, lines, device, title)
     if done:
         table(grid, readings, n)
@@ -148,24 +155,38 @@ def _progress(grid: Sweep, results: dict[Settings, Result], goal: int, done: boo
     st.progress(min(1.0, seen / (goal * len(results))), f"{state_}: {seen:,} of {goal * len(results):,} images{told}")
 
 
+def _left_out(grid: Sweep, faults: dict[Settings, str]) -> None:
+    """Say which cells are not there, and why."""
+    for fault in dict.fromkeys(faults.values()):
+        names = [run_names(grid)[run] for run, why in faults.items() if why == fault]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        st.caption(f":material/block: Left out: {keys.plain('; '.join(names[:3]) + more)}. {keys.plain(fault)}")
+
+
 def _title(grid: Sweep) -> str:
     kind = state.display().ablation
     return ABLATIONS[kind] if kind != "own" else " by ".join(axis.title.split(" (")[0] for axis in grid.axes)
 
 
-def _run_name(grid: Sweep, run: Settings) -> str:
-    cell = next(cell for cell in grid.cells() if run in cell.runs)
-    parts = [
-        f"{axis.kind} {axis.label(value)}"
-        for axis, value in zip(grid.axes, cell.values, strict=True)
-        if axis.kind != "T" or run.depends_on_T
-    ]
-    seed = [f"seed {run.seed}"] if len(cell.runs) > 1 else []
-    return ", ".join([*parts, *seed]) or run.describe()
+@lru_cache(8)
+def run_names(grid: Sweep) -> dict[Settings, str]:
+    """Return what each run of a grid is called, no two alike: its place on the axes, and its seed if there are more."""
+    found: dict[Settings, str] = {}
+    for cell in grid.cells():
+        for run in cell.runs:
+            if run not in found:
+                parts = [
+                    f"{axis.kind} {axis.label(value)}"
+                    for axis, value in zip(grid.axes, cell.values, strict=True)
+                    if axis.kind != "T" or run.depends_on_T
+                ]
+                seed = [f"seed {run.starts_seed}"] if len(cell.runs) > 1 else []
+                found[run] = ", ".join([*parts, *seed]) or run.describe()
+    return dict(zip(found, distinct(list(found.values())), strict=True))
 
 
 def _assumptions(grid: Sweep, n: int) -> str:
-    seeds = {run.seed for run in grid.runs() if run.random}
+    seeds = {run.starts_seed for run in grid.runs() if run.random}
     random = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}" if seeds else "nothing random"
     return (
         f"{frame.count(n, 'image')} each, the same ones in all cells (the first of "
@@ -202,7 +223,7 @@ def figure_of(grid: Sweep, readings: Sequence[Reading | None]) -> Figure:
         case "change":
             change = np.array([np.nan if r is None else 100 * r.mean for r in readings])
             words = [axis.label(value) for value in axis.values]
-            return accuracy.bars_figure(words[1:], change[1:] - change[0], change_unit(grid))
+            return accuracy.bars_figure(words[1:], change[1:] - change[0], change_unit(grid, readings))
     labels, mean, low, high = spread(grid, readings)
     if shape_of(grid) == "waterfall":
         return drawn.waterfall_figure([axis.label(x) for x in labels], mean, axis.title, unit)
@@ -224,32 +245,59 @@ def curves_of(grid: Sweep, readings: Sequence[Reading | None]) -> list[accuracy.
     per = len(grid.axes[1].values)
     found = []
     for i, value in enumerate(grid.axes[0].values):
-        last = readings[(i + 1) * per - 1]
-        if last is not None:
-            low, high = wilson(last.curve * last.n, last.n)
+        row = readings[i * per : (i + 1) * per]
+        one = next((r for r in row if r is not None), None)
+        if one is not None:
+            mean = np.array([np.nan if r is None else r.mean for r in row])  # each T's own run, where these differ
+            low, high = wilson(mean * one.n, one.n)
             style = {"zero": theme.ZERO, "half": theme.HALF}.get(str(value), theme.PINS[i % len(theme.PINS)])
             label = grid.axes[0].label(value)
-            found.append(accuracy.Curve(label, last.curve, low, high, last.n, last.labelled, style))
+            found.append(accuracy.Curve(label, mean, low, high, one.n, one.labelled, style))
     return found
 
 
-def change_unit(grid: Sweep) -> str:
+def change_unit(grid: Sweep, readings: Sequence[Reading | None]) -> str:
     """Return the title of the axis on which the change by one layer is drawn."""
-    what, amount = grid.change
+    (what, amount), measured = (
+        grid.change,
+        "accuracy" if unit_of(readings) == theme.ACCURACY else "agreement with the ANN",
+    )
     told = f"threshold × {amount:g}" if what == "scale" else f"v_init = {amount:g} in this layer only"
-    return f"change of accuracy at T = {grid.base.T} (percentage points), {told}"
+    return f"change of {measured} at T = {grid.base.T} (percentage points), {told}"
 
 
 def spread(grid: Sweep, readings: Sequence[Reading | None]) -> tuple[list[Any], np.ndarray, np.ndarray, np.ndarray]:
     """Return values, means and interval ends (0..1) of a grid of one axis: deviation over seeds, or Wilson's."""
     shown = [(v, r) for v, r in zip(grid.axes[0].values, readings, strict=True) if r is not None]
     mean = np.array([r.mean for _, r in shown])
-    ends = [
-        (r.mean - r.deviation, r.mean + r.deviation) if r.deviation is not None else wilson(r.right.sum(), r.n)
-        for _, r in shown
-    ]
-    low, high = np.array(ends, float).T
+    low, high = np.array([ends(r) for _, r in shown], float).T
     return [v for v, _ in shown], mean, low, high
+
+
+def ends(reading: Reading) -> tuple[Any, Any]:
+    """Return the ends (0..1) of the bar that is drawn on a cell's share: see `interval_told`."""
+    if reading.deviation is not None:
+        return reading.mean - reading.deviation, reading.mean + reading.deviation
+    return wilson(reading.right.sum(), reading.n)
+
+
+def interval_told(readings: Sequence[Reading | None], grid: Sweep) -> str:
+    """Return what the bars in a grid's figure are; nothing where it has none."""
+    match shape_of(grid):
+        case "heat" | "change" | "waterfall":
+            return ""
+        case "curves":
+            return "Bands: 95 % Wilson intervals."
+    return bars_told(readings)
+
+
+def bars_told(readings: Sequence[Reading | None]) -> str:
+    """Return what `ends` are."""
+    kinds = {r.deviation is not None for r in readings if r is not None}
+    if kinds == {False}:
+        return "Bars: 95 % Wilson intervals."
+    several = "one standard deviation over the seeds to either side"
+    return f"Bars: {several}." if kinds == {True} else f"Bars: {several}; of cells with one run, 95 % Wilson intervals."
 
 
 def table(grid: Sweep, readings: Sequence[Reading | None], n: int) -> None:

@@ -10,14 +10,12 @@ from dataclasses import asdict
 import numpy as np
 import streamlit as st
 
-from explorer.engine.theory import wilson
 from explorer.plots import paper
-from explorer.plots.accuracy import Curve
 from explorer.plots.paper import Format
 from explorer.study import report
 from explorer.study.script import script
 from explorer.study.tables import curve_csv
-from explorer.ui.panels import exports, grid
+from explorer.ui.panels import comparison, exports, grid
 from explorer.ui.panels.exports import Shown
 
 FORMS: tuple[Format, ...] = ("svg", "pdf")
@@ -62,13 +60,12 @@ def _button(at, label, make, name) -> None:
 
 def curves(now: Shown, form: Format, width: float, size: float) -> bytes:
     """Return the page's accuracy curves for print."""
-    drawn = []
-    for line, style in zip(now.lines, now.styles, strict=True):
-        result = line.result
-        if result.images:
-            low, high = wilson(result.hits, result.images)
-            drawn.append(Curve(line.name, result.top1, low, high, result.images, result.labelled, style))
     known = now.known()
+    drawn = [
+        comparison.as_curve(line.name, line.result, style)
+        for line, style in zip(now.lines, now.styles, strict=True)
+        if line.result.images and line.result.labelled == known[0].result.labelled
+    ]
     ann = known[0].result.ann_top1 if known and known[0].result.labelled else None
     note = now.settings.note(known[0].result.images if known else 0)
     return paper.curves(drawn, ann, form, width, size, log=now.log, note=note)
@@ -81,8 +78,8 @@ def figure(now: Shown, form: Format, width: float, size: float) -> bytes:
         return b""
     sweep, readings = shown.sweep, [row.reading for row in shown.rows]
     n, unit, axis = readings[0].n, grid.unit_of(readings), sweep.axes[0]
-    note = f"{shown.title} around {sweep.base.note(n)}"
-    shape = grid.shape_of(sweep)
+    about, shape = f"{shown.title} around {sweep.base.note(n)}.", grid.shape_of(sweep)
+    note = f"{about} {grid.interval_told(readings, sweep)}"
     if shape == "heat" and len(readings) == len(sweep.cells()):
         values, y, x = grid.matrix(sweep, readings)
         return paper.grid(values, x, y, sweep.axes[1].title, axis.title, unit, form, width, size, n, note)
@@ -99,22 +96,15 @@ def figure(now: Shown, form: Format, width: float, size: float) -> bytes:
             100 * np.array([getattr(c, name) for c in against]) for name in ("difference", "low", "high")
         )
         labels = [row.labels[0] for row in shown.rows[1:]]
-        return paper.bars(labels, values, low, high, axis.title, grid.change_unit(sweep), form, width, size, n, note)
+        note = f"{about} Bars: 95 % intervals of the difference, by bootstrap over images."
+        return paper.bars(
+            labels, values, low, high, axis.title, grid.change_unit(sweep, readings), form, width, size, n, note
+        )
     labels = [", ".join(row.labels) for row in shown.rows]
-    mean, low, high = (100 * np.array([f(row) for row in shown.rows]) for f in (_mean, _low, _high))
+    mean = 100 * np.array([reading.mean for reading in readings])
+    low, high = 100 * np.array([grid.ends(reading) for reading in readings], float).T
+    note = f"{about} {grid.bars_told(readings)}"
     return paper.bars(labels, mean, low, high, axis.title, unit, form, width, size, n, note)
-
-
-def _mean(row: report.Row) -> float:
-    return row.reading.mean
-
-
-def _low(row: report.Row) -> float:
-    return row.low
-
-
-def _high(row: report.Row) -> float:
-    return row.high
 
 
 def text(now: Shown, what: str) -> str:
