@@ -7,7 +7,6 @@ time of all threads of this process: on a machine that others use as well it tel
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from explorer.engine import Network, methods, trace
 from explorer.engine.methods import Method
+from explorer.terminal import Parser, guarded
 from explorer.zoo.data import data_source, load_images
 from explorer.zoo.images import normalise
 from explorer.zoo.registry import load
@@ -46,7 +46,7 @@ def measure(network: Network, method: Method, T: int, calibration: Tensor, image
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.calibrate", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.calibrate", description=__doc__)
     parser.add_argument("--networks", default="resnet20-relu,resnet20-clip,vgg16-clip")
     parser.add_argument("--methods", default="opi;calibrate;calibrate-signed", help="separated by semicolons")
     parser.add_argument("--steps", default="4,8,16,32,64")
@@ -76,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -25,6 +25,7 @@ from explorer.engine.methods import Fitted, Method, Probe
 from explorer.engine.methods.coded import Coded
 from explorer.engine.specs import Record, SimulationSpec
 from explorer.study.side_by_side import tasks
+from explorer.terminal import Parser, guarded
 from explorer.zoo.data import Embedded, load_images
 from explorer.zoo.images import normalise
 from explorer.zoo.registry import load
@@ -35,7 +36,7 @@ COMPOSED = ("ftbc:law=signed_at_zero", "cos:threshold=mse:channel")
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("network")
     parser.add_argument("--images", type=int, default=0, help="default: 2000, with --cost 16")
     parser.add_argument("--calibration-images", type=int, default=128)
@@ -173,4 +174,4 @@ def parts(labels: Any) -> list[Any]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

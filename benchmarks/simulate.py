@@ -43,6 +43,7 @@ from explorer.engine import (
     trace,
 )
 from explorer.engine.analysis import membrane
+from explorer.terminal import Parser, guarded
 from explorer.zoo.architectures import build
 from explorer.zoo.data import Embedded, load_images
 from explorer.zoo.images import normalise
@@ -279,7 +280,7 @@ def measure(name: str, n_images: int, repeats: int, quick: bool, device: str) ->
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.simulate", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quick", action="store_true", help="fewer images and repeats, under a minute")
     parser.add_argument("--networks", default="resnet20,vgg16")
@@ -314,4 +315,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
-    main()
+    raise SystemExit(guarded(main))

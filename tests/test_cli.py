@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from explorer.engine import (
     UniformStart,
 )
 from explorer.engine.methods import texts
+from explorer.zoo.data import ASSETS
 from tests.pictures import class_folders, picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -186,6 +188,10 @@ BAD = [
     (["--classes", "a,b,c"], "3 names given"),
     (["--weights", "nothing.pt"], "no such file"),
     (["--network", "nothing"], "nobody knows 'nothing'"),
+    (["--network", "nothing.safetensors"], "there is no file nothing.safetensors"),
+    (["--images", "0"], "--images: at least 1"),
+    (["--calibration-images", "-5"], "--calibration-images: at least 1"),
+    (["--method", "opi;cos"], "method: 'opi;cos' is none"),
 ]
 
 
@@ -197,6 +203,59 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, own, change, message):
     assert err.startswith("error: ")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_part_of_no_weights_is_refused(capsys):
+    assert main(["report", "--network", "resnet20-relu", "--part", "raw"]) == 2
+    assert "Give the file by --weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "none is named. Choose from max-norm"),
+        (" , ;", "none is named"),
+        ("opi:v_init=0.4,cos", "write ; between methods"),
+    ],
+)
+def test_methods_that_cannot_be_read_say_the_mend(capsys, own, text, words):
+    assert main(["compare", *own, "--images", "4", "--methods", text]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_seed_reaches_methods_and_fewer_images_are_told(capsys, own):
+    options = ["--method", "opi:v_init=uniform:0:1", "--steps", "4", "--images", "5000"]
+    rows = [run_json(capsys, "run", *own, *options, "--seed", seed) for seed in ("0", "5")]
+    capsys.readouterr()
+    assert rows[0]["spikes_per_neuron"] != rows[1]["spikes_per_neuron"] and rows[1]["method"] == "opi:seed=5"
+    options[1] += ",seed=5"
+    assert run_json(capsys, "run", *own, *options)["method"] == "opi:seed=5"
+    assert main(["run", *own, *options, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert 0 < json.loads(out)["images"] < 5000 and "5,000 were asked for" in err
+
+
+def test_what_training_wrote_is_named_by_its_file(capsys, tmp_path):
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(ASSETS / f"resnet20-clip{suffix}", tmp_path / f"mine{suffix}")
+    named = ["run", "--network", str(tmp_path / "mine.safetensors"), "--images", "4", "--steps", "2"]
+    assert run_json(capsys, *named)["top1"] == run_json(capsys, "run", "--network", "resnet20-clip", *named[3:])["top1"]
+    (tmp_path / "mine.json").unlink()
+    assert main(named) == 2
+    err = capsys.readouterr().err
+    assert f"mine.json is missing from {tmp_path}" in err and "git checkout" not in err
+
+
+def test_help_does_not_wait_for_torch_and_an_interrupt_ends_quietly():
+    """Both from the first import on."""
+    code = "import sys; from explorer.cli.main import parser; parser(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout == "False\n"
+    code = "import builtins, explorer.__main__ as m; real = builtins.__import__\n"
+    code += "def stop(name, *rest):\n    if name == 'explorer.cli.main': raise KeyboardInterrupt\n"
+    code += "    return real(name, *rest)\n"
+    code += "builtins.__import__ = stop; raise SystemExit(m.start())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
 
 
 def test_unlabelled_pictures_are_explained(capsys, own, tmp_path):
@@ -216,7 +275,8 @@ def test_the_parsers_own_complaints_have_exit_code_2_as_well(options, capsys):
     with pytest.raises(SystemExit) as caught:
         main(options)
     assert caught.value.code == 2
-    assert "usage" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and "--help lists the options" in err
 
 
 @pytest.mark.parametrize("options", [["--help"], ["run", "--help"], ["report", "--help"]])

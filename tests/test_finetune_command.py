@@ -21,10 +21,12 @@ from explorer.engine import (
     simulate,
     trace,
 )
+from explorer.engine.errors import AssetError
 from explorer.engine.finetune.tunable import Tunable
 from explorer.engine.graph.clip import TrainableClip
 from explorer.engine.graph.qcfs import QuantisedClip
 from explorer.zoo import architectures, cifar10
+from explorer.zoo.cards import write_network
 from explorer.zoo.fitting import load_checkpoint
 from explorer.zoo.registry import load
 from explorer.zoo.training import data, tuned
@@ -164,8 +166,8 @@ def test_the_weights_of_every_layer_come_through(name, architecture):
     ("words", "why"),
     [
         (("--steps", "1"), "at least 2 time-steps"),
-        (("--lr", "0"), "rate: above 0"),
-        (("--held-out", "0"), "at least 1 image"),
+        (("--lr", "0"), "--lr: from"),
+        (("--held-out", "0"), "--held-out: from 1"),
         (("--network", "nobody"), "nobody knows"),
     ],
 )
@@ -183,3 +185,33 @@ def test_a_network_without_a_place_for_thresholds_is_refused(monkeypatch, reads,
     code, _ = run(tmp_path)
     assert code == 2 and "no architecture of ours" in capsys.readouterr().err
     assert architectures.architectures()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--epochs", "nan"], "--epochs: from"),
+        (["--epochs", "-1"], "--epochs: from"),
+        (["--lr", "inf"], "--lr: from"),
+        (["--train-images", "0"], "--train-images: from 1"),
+        (["--held-out", "64"], "--held-out: fewer than the 64 training images"),
+        (["--held-out", "-1"], "--held-out: from 1"),
+        (["--judged", "-1"], "--judged: from 1"),
+        (["--threads", "-1"], "threads: 0"),
+        (["--seed", "-1"], "seed: a whole number from 0"),
+        (["--runs", "/proc/none"], "--runs: /proc/none cannot be written to"),
+        (["--network", "none.safetensors"], "there is no file none.safetensors"),
+    ],
+)
+def test_bad_numbers_and_places_are_refused_before_any_training(reads, tmp_path, capsys, more, words):
+    code, out = run(tmp_path, *more)
+    assert code == 2 and words in capsys.readouterr().err
+    assert "batch" not in reads and not out.exists()
+
+
+def test_weights_and_card_are_written_both_or_neither(tmp_path):
+    net, card = load("resnet20-clip")
+    (tmp_path / "x.json").mkdir()
+    with pytest.raises(AssetError, match="cannot be written"):
+        write_network(tmp_path, "x", net, dict(card.recipe), 0.9)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]

@@ -16,7 +16,7 @@ ALLOWED = {
     "cli": {"cli", "study", "zoo", "engine", "limits"},
     "ui": {"ui", "study", "plots", "zoo", "engine", "limits"},
 }
-SHARED = {"limits"}  # small modules of the package itself that all may use
+SHARED = {"limits", "terminal"}  # small modules of the package itself that all may use
 FORBIDDEN = {
     "engine": {"streamlit", "plotly", "PIL"},
     "plots": {"streamlit", "torch"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -49,7 +50,13 @@ Progress = Callable[[int, int], None]
 
 
 def network_source(args: argparse.Namespace) -> NetworkSource:
-    """Return the network that the options name."""
+    """Return the network that the options name.
+
+    Raises:
+        SpecError: a part of weights is named, but no weights.
+    """
+    if args.part is not None and args.weights is None:
+        raise SpecError("--part: names weights in a file. Give the file by --weights.")
     return NetworkSource(
         args.network,
         args.weights,
@@ -62,8 +69,8 @@ def network_source(args: argparse.Namespace) -> NetworkSource:
     )
 
 
-def prepare(args: argparse.Namespace) -> None:
-    """Set the threads asked for, and look at what else every run is given.
+def set_threads(args: argparse.Namespace) -> None:
+    """Set the threads asked for, and look at the seed.
 
     Raises:
         SpecError: threads or seed are out of range.
@@ -76,6 +83,18 @@ def prepare(args: argparse.Namespace) -> None:
         raise SpecError(
             f"seed: a whole number from 0, got {args.seed}." if args.seed < 0 else f"seed: at most {SEED_MAX}."
         )
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Set the threads asked for, and look at what else every run is given.
+
+    Raises:
+        SpecError: threads, seed, or a number of images are out of range.
+    """
+    set_threads(args)
+    for name in ("images", "calibration_images"):
+        if getattr(args, name) < 1:
+            raise SpecError(f"--{name.replace('_', '-')}: at least 1, got {getattr(args, name)}.")
 
 
 def opened(
@@ -99,6 +118,8 @@ def opened(
             f"{args.data}: {images.note}, so accuracy cannot be measured. Give a folder with one folder of pictures "
             "per class, named as the network's classes, by --data."
         )
+    if len(images) < args.images:
+        print(f"note: {args.data} has {len(images):,} images, {args.images:,} were asked for", file=sys.stderr)
     network = trace(net, card.example())
     require_run_memory(network, steps, card.name)
     return network, card, images, source
@@ -208,6 +229,7 @@ def _plain(setting: dict[str, Any]) -> str:
 
 def report(args: argparse.Namespace, on_fetch: Progress | None = None) -> int:
     """Print what each part of a network becomes; 1 if something in it does not convert."""
+    prepare(args)
     net, card = open_network(network_source(args), on_progress=on_fetch)
     network = trace(net, card.example())
     problems = [asdict(problem) for problem in network.unsupported]

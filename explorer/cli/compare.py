@@ -7,13 +7,13 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, replace
 from typing import Any
 
 from explorer.cli.commands import Progress, opened, prepare, table
 from explorer.cli.values import step_numbers
 from explorer.engine import SpecError, methods
-from explorer.engine.methods import Method, Probe
+from explorer.engine.methods import Method, Probe, names
 from explorer.engine.neurons import INTEGRATE_AND_FIRE
 from explorer.engine.specs import check_steps
 from explorer.study.side_by_side import COLUMNS, Refusal, Row, compare, tasks
@@ -66,7 +66,7 @@ def run_method(args: argparse.Namespace, on_progress: Progress | None = None, on
             f"--{given[0].replace('_', '-')}: a method sets thresholds, start and law itself. Write them as "
             f"its fields, for example --method {args.method.partition(':')[0]}:threshold=max,v_init=0.5."
         )
-    method = methods.parse(args.method)
+    method = seeded(args.method, args.seed)
     rows, _ = _measured(args, [method], ["own"], [args.steps], on_progress, on_fetch)
     if args.json:
         print(json.dumps(asdict(rows[0])))
@@ -78,15 +78,29 @@ def run_method(args: argparse.Namespace, on_progress: Progress | None = None, on
 
 
 def chosen_methods(text: str, seed: int = 0) -> list[Method]:
-    """Read `all`, `a,b,c`, or `a:x=1,y=2;b`.
+    """Read `all`, `a,b,c`, or `a:x=1,y=2;b`. seed: of those that are given none of their own.
+
+    Raises:
+        SpecError: there is no such method or field, or none at all.
+    """
+    if text.strip() == "all":
+        return [kind(seed=seed) for kind in methods.all()]
+    parts = [part for part in (text.split(";") if ";" in text or ":" in text else text.split(",")) if part.strip(" ,")]
+    if not parts:
+        raise SpecError(f"methods: none is named. Choose from {', '.join(names.NAMES)}, or all.")
+    if len(parts) == 1 and any(piece.strip() in names.NAMES for piece in text.split(",")[1:]):
+        raise SpecError(f"methods: {text!r} cannot be read. Where one has fields, write ; between methods.")
+    return [seeded(part, seed) for part in parts]
+
+
+def seeded(text: str, seed: int) -> Method:
+    """Read a method in a line; it draws by this seed unless it has one of its own.
 
     Raises:
         SpecError: there is no such method or field.
     """
-    if text.strip() == "all":
-        return [kind(seed=seed) for kind in methods.all()]
-    parts = text.split(";") if ";" in text or ":" in text else text.split(",")
-    return [methods.parse(part) for part in parts if part.strip()]
+    method = methods.parse(text)
+    return method if "seed" in names.split(text)[1] else replace(method, seed=seed)
 
 
 def _measured(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from explorer.cli.values import step_numbers
@@ -24,7 +25,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--method",
         choices=METHODS,
         default="hybrid",
-        help="gradients through the mean over time (dsr), through every step (hybrid), or layer after layer (tandem)",
+        help="gradients through the mean over time (dsr), through every step (hybrid), or layer after layer (tandem) "
+        "(default: %(default)s)",
     )
     add(
         "--steps",
@@ -41,7 +43,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--train-images", type=int, metavar="N", help="train on so many images only (default: all)")
     add("--held-out", type=int, default=5000, help="training images to choose by (default: %(default)s)")
     add("--judged", type=int, default=1000, help="of those, looked at along the way (default: %(default)s)")
-    add("--judge-every", type=int, default=200, help="updates between looks, and between checkpoints")
+    add(
+        "--judge-every",
+        type=int,
+        default=200,
+        help="updates between looks, and between checkpoints (default: %(default)s)",
+    )
     add(
         "--keep",
         choices=("best", "last"),
@@ -49,19 +56,29 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="the state that looked best on the held-out images, or the last: for a network that has seen them in "
         "its training, as shipped ones have, and may only remember them (default: %(default)s)",
     )
-    add("--runs", type=Path, default=Path("runs"), help="where checkpoints lie; the same command goes on from there")
+    add(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        help="where checkpoints lie; the same command goes on from there (default: %(default)s)",
+    )
     add("--seed", type=int, default=0, help="of the order of images and their crops (default: %(default)s)")
     add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
-    add("--no-test", action="store_true", help="look at the held-out images only, and write nothing")
+    add(
+        "--no-test",
+        action="store_true",
+        help="look at the held-out images only; write checkpoints, but no weights and card",
+    )
 
 
 def finetune(args: argparse.Namespace) -> int:
     """Fine-tune, test once, and write weights and card."""
     import torch
 
+    from explorer.cli.commands import set_threads
     from explorer.engine.finetune.tuning import TuningSpec
     from explorer.zoo.cards import read_card, read_weights, write_network
-    from explorer.zoo.registry import load
+    from explorer.zoo.registry import load, load_written
     from explorer.zoo.training import tuned
     from explorer.zoo.training.data import hold_out, read
     from explorer.zoo.training.measure import STEPS, measure
@@ -69,17 +86,21 @@ def finetune(args: argparse.Namespace) -> int:
     steps, several = step_numbers(args.steps), "," in args.steps
     if args.out.suffix != ".safetensors":
         raise SpecError(f"--out: a file that ends in .safetensors, got {args.out.name}.")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    _require(args)
+    set_threads(args)
+    for folder, option in ((args.out.parent, "--out"), (args.runs, "--runs")):
+        require_writable(folder, option)
     own = Path(args.network)
-    net, card = load(own.stem, own.parent) if own.suffix == ".safetensors" else load(args.network)
+    net, card = load_written(own) if own.suffix == ".safetensors" else load(args.network)
     teacher, knows = load(args.teacher) if args.teacher else (net, card)
     if (knows.classes, knows.mean, knows.std) != (card.classes, card.mean, card.std):
         raise SpecError(f"--teacher: {knows.name} knows other classes or takes other inputs than {card.name}.")
     architecture = tuned.architecture_of(card)
-    data, held = hold_out(read(args.data, train=True), args.held_out)
-    if held is None or args.held_out < 1:
-        raise SpecError("--held-out: at least 1 image, by which the best state is chosen.")
+    whole = read(args.data, train=True)
+    if args.held_out >= len(whole.labels):
+        raise SpecError(f"--held-out: fewer than the {len(whole.labels):,} training images, got {args.held_out:,}.")
+    data, held = hold_out(whole, args.held_out)
+    assert held is not None
     if args.train_images is not None:
         chosen = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))[: args.train_images]
         data = data.part(chosen.numpy(), f"first-{args.train_images}")
@@ -125,6 +146,46 @@ def finetune(args: argparse.Namespace) -> int:
     read_weights(path, read_card(path.with_suffix(".json")).sha256)
     say(f"wrote {path}")
     return 0
+
+
+RANGES = {  # option: least and most
+    "epochs": (1e-4, 1e4),
+    "batch": (1, 4096),
+    "lr": (1e-12, 1.0),
+    "share": (0.0, 1.0),
+    "train_images": (1, 10**7),
+    "held_out": (1, 10**7),
+    "judged": (1, 10**7),
+    "judge_every": (1, 10**7),
+}
+
+
+def _require(args: argparse.Namespace) -> None:
+    """Require every number in its range.
+
+    Raises:
+        SpecError: one is not.
+    """
+    for name, (low, high) in RANGES.items():
+        value = getattr(args, name)
+        if value is not None and not low <= value <= high:
+            raise SpecError(f"--{name.replace('_', '-')}: from {low:g} to {high:g}, got {value}.")
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Require that files can be written to a folder, which is made if it is not there.
+
+    Raises:
+        SpecError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SpecError(
+            f"{option}: {folder} cannot be written to ({error.strerror}). Choose another folder."
+        ) from error
 
 
 def say(line: str) -> None:

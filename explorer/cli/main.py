@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from explorer.cli.finetune import add_options as add_finetune_options
 from explorer.cli.finetune import finetune
 from explorer.cli.serve import add_options as add_serve_options
 from explorer.cli.serve import serve
-from explorer.engine.errors import ExplorerError, readable
 from explorer.engine.neurons import INTEGRATE_AND_FIRE, LAWS
+from explorer.terminal import Parser, guarded
 
 EXAMPLES = """examples:
   python -m explorer networks
@@ -33,7 +30,7 @@ PROGRESS_WIDTH = 30
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="python -m explorer",
         description="Convert a trained ReLU network into a spiking one, and measure what happens.",
         epilog=EXAMPLES,
@@ -43,10 +40,10 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="convert, simulate, and print accuracy against time-steps")
     _network_options(run)
     _run_options(run)
-    run.add_argument(
+    run.add_argument_group("the literature's methods").add_argument(
         "--method",
         metavar="NAME[:field=value,...]",
-        help="one of the literature's methods, in place of the settings above",
+        help="one of them, in place of --threshold, --threshold-scale, --v-init, --law and --site",
     )
     report = commands.add_parser(
         "report",
@@ -85,9 +82,9 @@ def _network_options(command: argparse.ArgumentParser) -> None:
         "--network",
         default="resnet20-relu",
         metavar="NAME",
-        help="a shipped network, torchvision:NAME, timm:NAME, an architecture (with --weights), FILE.py:factory, or "
-        "FILE.pt2 from torch.export; a Python file or a .pt2 can run code, so give only ones you trust "
-        "(default: %(default)s)",
+        help="a shipped network, torchvision:NAME, timm:NAME, an architecture (with --weights), FILE.safetensors with "
+        "its card beside it (as finetune writes them), FILE.py:factory, or FILE.pt2 from torch.export; Python files "
+        "and .pt2 can run code, so give only ones you trust (default: %(default)s)",
     )
     add("--weights", metavar="FILE", help="a state dict, .safetensors, .pt or .pth, put onto --network")
     add(
@@ -161,43 +158,7 @@ def _compare_options(command: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code: 0, 1 (report: something does not convert), or 2 (bad input)."""
     args = parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold letters that the terminal has not
-    try:
-        code = _command(args)
-        sys.stdout.flush()
-        return code
-    except ExplorerError as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        _drop_output()
-        return 0
-    except OSError as error:
-        _drop_output()
-        return _fail(f"the result cannot be written, or a file not read ({error}). Free space on the disk, or look.")
-    except MemoryError:
-        return _fail("the memory is full. Take fewer images, a smaller input size or network, or close other programs.")
-    except Exception as error:
-        if os.environ.get("EXPLORER_TRACEBACK"):
-            raise
-        return _fail(
-            f"something in the explorer failed ({type(error).__name__}: {readable(str(error), 300)}). "
-            "EXPLORER_TRACEBACK=1 shows where; please report it."
-        )
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
-
-
-def _drop_output() -> None:
-    """Send what is still to be written nowhere: the interpreter would complain again when it ends."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return guarded(lambda: _command(args))
 
 
 def _command(args: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from explorer.engine import ConversionSpec, InitialPotential, SpecError
 from explorer.engine.methods.texts import number
-from explorer.zoo.own import PRESETS, class_list
 from explorer.zoo.paths import is_file
 
 NAMES_BYTES = 2**20
@@ -84,6 +83,8 @@ def class_names(text: str) -> tuple[str, ...]:
     Raises:
         SpecError: fewer than two names.
     """
+    from explorer.zoo.own import PRESETS, class_list  # torch, for which no option's help should wait
+
     if text.lower() in ("cifar10", "cifar-10"):
         return PRESETS["CIFAR-10"].classes
     path = Path(text)

