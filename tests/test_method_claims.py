@@ -11,7 +11,7 @@ from explorer.engine.kernels import backend
 from explorer.engine.methods import Probe
 from explorer.engine.methods.fitted import edited
 from explorer.engine.methods.names import anytime
-from explorer.engine.neurons import law_named
+from explorer.engine.neurons import LAWS, law_named
 from explorer.engine.simulation.walk import Walk
 from explorer.engine.synapses import additions, fan_out
 from explorer.engine.theory import staircase_counts
@@ -111,6 +111,14 @@ def test_what_bursts_can_send_is_not_clipped(text):
     assert float(parts.total.abs().max()) <= float(strong.snn.theta[site].max()) / 16 + 1e-6
     plain = edited(methods.parse("opi:threshold=max").fit(network, 8, IMAGES), 1 / 1.9).watch(IMAGES).error_parts(site)
     assert float(plain.clipping.min()) < 0
+
+
+@pytest.mark.parametrize("law", list(LAWS.values()), ids=list(LAWS))
+def test_a_step_counts_as_many_spikes_as_the_law_says_and_no_more(law):
+    v = torch.linspace(-20, 40, 4001, dtype=torch.float64)
+    bits, _, _ = law.rebound(torch.where)(v, 10 * torch.ones_like(v), torch.zeros_like(v), torch.tensor(1.0))
+    counted = sum(n * bit.int() for n, bit in zip(law.planes, bits, strict=True))
+    assert int(counted.max()) == law.most <= law.reach[1] and int(counted.min()) == law.reach[0]
 
 
 @pytest.mark.parametrize("T", [2, 5, 8])

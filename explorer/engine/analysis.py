@@ -115,7 +115,7 @@ def error_parts(
         n, a = sim.counts[name].double(), activations[name].double()
         x = (theta * n + sim.v_end[name].double() - start) / sim.T if told is None else told
         came = x if own.shift is None else x - (own.shift.mean(0) if own.timed(site) else own.shift).double()
-        most = own.law.reach[1]  # spikes in a step
+        most = own.law.most
         stairs = worth / theta * staircase(x, theta, sim.T, start / theta, most)
         result[name] = ErrorParts.split(a, worth * n / sim.T, came, stairs, worth * most)
     return result

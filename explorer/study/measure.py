@@ -214,7 +214,7 @@ def facts(fitted: Fitted) -> Facts:
         tuple(name for name, own in neurons.items() if own.amplitude is not None),
         tuple(name for name, own in neurons.items() if own.shift is not None),
         fitted.snn.network is not fitted.network,
-        most=max(own.law.reach[1] for own in neurons.values()),
+        most=max(own.law.most for own in neurons.values()),
         **told,
     )
 
@@ -230,7 +230,7 @@ def stairs(fitted: Fitted) -> dict[str, float]:
     found = {}
     for site in fitted.network.sites:
         own = fitted.snn.neurons[site.name]
-        if own.amplitude is not None or own.gate is not None or own.law.reach[1] > 1:
+        if own.amplitude is not None or own.gate is not None or own.law.most > 1:
             continue
         start = own.initial_potential(site, [b"one", b"other"]) / own.theta
         if own.shift is not None:

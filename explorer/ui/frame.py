@@ -220,14 +220,17 @@ def neuron_index(settings: Settings, look: Any) -> int:
 
 
 def assumptions(settings: Settings, jobs: list[Job], results: list[Result]) -> None:
-    """Draw the line that says on what the numbers rest; results: what is shown of the jobs, all on the same images."""
+    """Draw the line that says on what the numbers rest; results: what is shown of the first jobs, on the same images.
+
+    Faults of further jobs, a grid's, are told where their results would stand.
+    """
     seen = max((result.images for result in results), default=0)
     behind = any(one.images < job.goal for job, one in zip(jobs, results) if job.error is None)  # drawn before the end
     running = behind or any(not job.done for job in jobs)
     device = next((result.device for result in results if result.device), "")
     seed = f" · seed {settings.starts_seed}" if settings.random else ""
     code = _code(next((result for result in results if result.images), None))
-    faults = list(dict.fromkeys(job.error for job in jobs if job.error))
+    faults = list(dict.fromkeys(job.error for job in jobs[: len(results)] if job.error))
     source = keys.plain(keys.label(settings.source) + _how_chosen(settings, jobs))
     of = f"{seen} of {jobs[0].goal}" if running and jobs else f"{seen}"
     if running:

@@ -54,6 +54,6 @@ def step_5(v, m, x, theta):
 BURSTS = (
     Law("burst_2", "Bursts of up to 2 spikes", step_2, planes=(1, 2), exclusive=True),
     Law("burst_3", "Bursts of up to 3 spikes", step_3, planes=(1, 2), exclusive=False),
-    Law("burst_4", "Bursts of up to 4 spikes", step_4, planes=(1, 2, 4), exclusive=False),
-    Law("burst_5", "Bursts of up to 5 spikes", step_5, planes=(1, 2, 4), exclusive=False),
+    Law("burst_4", "Bursts of up to 4 spikes", step_4, planes=(1, 2, 4), exclusive=False, limit=4),
+    Law("burst_5", "Bursts of up to 5 spikes", step_5, planes=(1, 2, 4), exclusive=False, limit=5),
 )

@@ -29,7 +29,8 @@ where = np.where
 class Law:
     """A spiking law by name: its title for people, its step, its planes, and whether it needs its memory m.
 
-    planes: what a bit of each plane counts, 1 the first. exclusive: at most one plane fires in a step.
+    planes: what a bit of each plane counts, 1 the first. exclusive: at most one plane fires in a step. limit: what a
+    step counts at most, where that is less than its planes could tell.
     """
 
     name: str
@@ -38,10 +39,16 @@ class Law:
     planes: tuple[int, ...] = (1,)
     memory: bool = False
     exclusive: bool = True
+    limit: int | None = None
+
+    @property
+    def most(self) -> int:
+        """The largest number of spikes that one step counts."""
+        return self.reach[1] if self.limit is None else self.limit
 
     @property
     def reach(self) -> tuple[int, int]:
-        """The least and the largest number of spikes that one step can count."""
+        """The least and the largest number of spikes that the planes of one step can tell."""
         low = [n for n in self.planes if n < 0] or [0]
         high = [n for n in self.planes if n > 0] or [0]
         return (min(low), max(high)) if self.exclusive else (sum(low), sum(high))
