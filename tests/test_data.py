@@ -62,7 +62,8 @@ def test_embedded_calibration_is_class_balanced_and_not_in_evaluation():
 
 
 @pytest.mark.parametrize("part", ["evaluation", "calibration"])
-def test_a_damaged_sheet_is_noticed(tmp_path, part):
+def test_a_damaged_sheet_is_noticed(tmp_path, part, monkeypatch):
+    monkeypatch.setattr("explorer.zoo.cards.SHIPPED", tmp_path)
     for file in ("cifar10.json", "cifar10-evaluation.png", "cifar10-calibration.png"):
         shutil.copy(ASSETS / file, tmp_path / file)
     sheet = tmp_path / f"cifar10-{part}.png"

@@ -11,7 +11,7 @@ import torch
 
 from explorer.engine.errors import AssetError, Cancelled, CheckpointError, DataError, ExplorerError, readable
 from explorer.study import measure, uploads
-from explorer.zoo import hub, memory, registry
+from explorer.zoo import cards, hub, memory, registry
 from explorer.zoo.cards import read_weights
 from explorer.zoo.data import ASSETS
 from explorer.zoo.own import NetworkSource
@@ -20,8 +20,9 @@ from tests.app_help import SMALL, errors, open_app, settle
 
 
 @pytest.fixture
-def assets(tmp_path):
-    """A copy of one shipped network."""
+def assets(tmp_path, monkeypatch):
+    """A copy of one shipped network, where shipped ones lie."""
+    monkeypatch.setattr(cards, "SHIPPED", tmp_path)
     for suffix in (".json", ".safetensors"):
         shutil.copy(ASSETS / f"resnet20-relu{suffix}", tmp_path)
     return tmp_path

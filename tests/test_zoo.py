@@ -58,7 +58,7 @@ def test_damaged_weights_are_noticed(assets):
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
     weights.write_bytes(bytes(content))
-    with pytest.raises(AssetError, match=r"tiny.safetensors is damaged.*copy both anew"):
+    with pytest.raises(AssetError, match=r"tiny.safetensors is damaged.*Copy it anew"):
         load("tiny", assets)
     weights.unlink()
     with pytest.raises(AssetError, match=r"tiny.safetensors is missing"):
@@ -69,7 +69,7 @@ def test_damaged_weights_are_noticed(assets):
 def test_a_damaged_card_is_noticed(assets, content):
     (assets / "tiny.json").write_text(content)
     assert available(assets) == ()
-    with pytest.raises(AssetError, match=r"tiny.json is damaged.*copy both anew"):
+    with pytest.raises(AssetError, match=r"tiny.json is damaged.*Copy it anew"):
         load("tiny", assets)
 
 

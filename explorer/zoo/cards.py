@@ -115,7 +115,7 @@ def mend(path: Path) -> str:
     """Return how a file that is missing or damaged is had again."""
     if path.parent == SHIPPED:
         return f"Restore it: git checkout -- assets/{path.name}"
-    return "Weights and card are one: copy both anew, or write them again."
+    return "Copy it anew from where it came; weights and card belong together."
 
 
 def write_network(
