@@ -3,7 +3,6 @@
 Slider release to repainted membrane, to the first coarse accuracy point, and page switch to the first painted chart.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -12,6 +11,7 @@ import time
 from explorer.study import link
 from explorer.study.scene import Scene
 from explorer.study.settings import Settings
+from explorer.terminal import Parser, guarded
 from tests import browser_help as help
 
 TARGETS = {"membrane_ms": 400, "accuracy_ms": 1200, "page_ms": 700}
@@ -24,7 +24,7 @@ def median(values: list[float]) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--moves", type=int, default=8)
     moves = parser.parse_args().moves
     membranes, points, switches = [], [], []
@@ -56,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

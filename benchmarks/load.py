@@ -37,6 +37,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from explorer.study import link
 from explorer.study.scene import Display, Scene
 from explorer.study.settings import Settings
+from explorer.terminal import Parser, guarded
 
 ROOT = Path(__file__).resolve().parents[1]
 SLIDER = "v_init (share of the threshold)"
@@ -351,7 +352,7 @@ async def hall(address: str, pid: int, log: Path, args: argparse.Namespace) -> d
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--visitors", type=int, default=10, help="at most 200 (%(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="at most 1,200 (default: %(default)s)")
     parser.add_argument("--ramp", type=float, default=5, help="seconds within which all have come (%(default)s)")
@@ -370,4 +371,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

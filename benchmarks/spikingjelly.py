@@ -9,7 +9,6 @@ rectifier modules only; networks with clips are left out.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import io
@@ -25,6 +24,7 @@ from explorer.engine import Record, SimulationSpec, methods, simulate, trace
 from explorer.engine.graph import Network
 from explorer.engine.methods import Method
 from explorer.engine.theory import wilson
+from explorer.terminal import Parser, guarded
 from explorer.zoo.data import Embedded, load_images
 from explorer.zoo.images import normalise
 from explorer.zoo.registry import load
@@ -110,7 +110,7 @@ def both(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--network", default="resnet20-relu")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--calibration-images", type=int, default=64)
@@ -135,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -1,4 +1,4 @@
-"""How every command ends: a fault is one line on standard error that says the mend, and an exit code."""
+"""What all commands share: threads, places to write to, and that a fault is one line which says the mend."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import argparse
 import io
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
-from explorer.engine.errors import ExplorerError, readable
+from explorer.engine.errors import ExplorerError, SpecError, readable
+
+THREADS_MAX = 1024
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,6 +24,35 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong, and where the options are listed."""
         print(f"error: {message}. {self.prog} --help lists the options.", file=sys.stderr)
         raise SystemExit(2)
+
+
+def set_threads(threads: int) -> None:
+    """Have torch use so many threads; 0 leaves it its choice.
+
+    Raises:
+        SpecError: the number is out of range.
+    """
+    if not 0 <= threads <= THREADS_MAX:
+        raise SpecError(f"threads: 0 (torch's choice) to {THREADS_MAX}, got {threads}.")
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Require that files can be written to a folder, which is made if it is not there.
+
+    Raises:
+        SpecError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = f"{option}: {folder} cannot be written to ({error.strerror}). Choose another folder."
+        raise SpecError(why) from error
 
 
 def guarded(work: Callable[[], int | None]) -> int:

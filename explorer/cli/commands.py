@@ -35,6 +35,7 @@ from explorer.engine.methods.texts import initial_potential, threshold_rule
 from explorer.engine.theory import wilson
 from explorer.study.measure import score
 from explorer.study.results import Result
+from explorer.terminal import set_threads
 from explorer.zoo.architectures import architectures
 from explorer.zoo.cards import Card
 from explorer.zoo.data import DataSource, LoosePictures, data_source, load_images
@@ -44,7 +45,7 @@ from explorer.zoo.own import NetworkSource, numbers, open_network
 from explorer.zoo.registry import available
 
 BATCH, BATCH_BYTES = 250, 128 * 2**20
-THREADS_MAX, SEED_MAX = 1024, 2**32 - 1
+SEED_MAX = 2**32 - 1
 SHOWN_STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 Progress = Callable[[int, int], None]
 
@@ -69,20 +70,14 @@ def network_source(args: argparse.Namespace) -> NetworkSource:
     )
 
 
-def set_threads(args: argparse.Namespace) -> None:
-    """Set the threads asked for, and look at the seed.
+def require_seed(seed: int) -> None:
+    """Require a seed in its range.
 
     Raises:
-        SpecError: threads or seed are out of range.
+        SpecError: it is not.
     """
-    if not 0 <= args.threads <= THREADS_MAX:
-        raise SpecError(f"threads: 0 (torch's choice) to {THREADS_MAX}, got {args.threads}.")
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    if not 0 <= args.seed <= SEED_MAX:
-        raise SpecError(
-            f"seed: a whole number from 0, got {args.seed}." if args.seed < 0 else f"seed: at most {SEED_MAX}."
-        )
+    if not 0 <= seed <= SEED_MAX:
+        raise SpecError(f"seed: a whole number from 0, got {seed}." if seed < 0 else f"seed: at most {SEED_MAX}.")
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -91,7 +86,8 @@ def prepare(args: argparse.Namespace) -> None:
     Raises:
         SpecError: threads, seed, or a number of images are out of range.
     """
-    set_threads(args)
+    set_threads(args.threads)
+    require_seed(args.seed)
     for name in ("images", "calibration_images"):
         if getattr(args, name) < 1:
             raise SpecError(f"--{name.replace('_', '-')}: at least 1, got {getattr(args, name)}.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 from explorer.cli.values import step_numbers
 from explorer.engine.errors import SpecError
 from explorer.engine.finetune.progress import METHODS
+from explorer.terminal import require_writable, set_threads
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def finetune(args: argparse.Namespace) -> int:
     """Fine-tune, test once, and write weights and card."""
     import torch
 
-    from explorer.cli.commands import set_threads
+    from explorer.cli.commands import require_seed
     from explorer.engine.finetune.tuning import TuningSpec
     from explorer.zoo.cards import read_card, read_weights, write_network
     from explorer.zoo.registry import load, load_written
@@ -87,7 +87,8 @@ def finetune(args: argparse.Namespace) -> int:
     if args.out.suffix != ".safetensors":
         raise SpecError(f"--out: a file that ends in .safetensors, got {args.out.name}.")
     _require(args)
-    set_threads(args)
+    set_threads(args.threads)
+    require_seed(args.seed)
     for folder, option in ((args.out.parent, "--out"), (args.runs, "--runs")):
         require_writable(folder, option)
     own = Path(args.network)
@@ -170,22 +171,6 @@ def _require(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not low <= value <= high:
             raise SpecError(f"--{name.replace('_', '-')}: from {low:g} to {high:g}, got {value}.")
-
-
-def require_writable(folder: Path, option: str) -> None:
-    """Require that files can be written to a folder, which is made if it is not there.
-
-    Raises:
-        SpecError: they cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise SpecError(
-            f"{option}: {folder} cannot be written to ({error.strerror}). Choose another folder."
-        ) from error
 
 
 def say(line: str) -> None:

@@ -87,8 +87,8 @@ def additions(
             spikes[step.node.name] = counts[step.name].double()
         elif step.kind is StepKind.MAX_POOL:
             told = (pooled or {}).get(step.name)
-            largest = pool(network, step, spikes[step.sources[0]]) if told is None else told.double()
-            spikes[step.node.name] = largest
+            source = spikes[step.sources[0]]
+            spikes[step.node.name] = pool(network, step, source) if told is None else told.double()
     mean = {name: value.mean(0) for name, value in spikes.items()}
     return {
         name: sum(float((mean[source] * reach).sum()) for source, reach in sources.items())

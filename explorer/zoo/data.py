@@ -16,14 +16,14 @@ from PIL import Image
 
 from explorer.engine.errors import AssetError, DataError
 from explorer.limits import FOLDERS, NAMED, limits
-from explorer.zoo.cards import Card, verify
+from explorer.zoo.cards import SHIPPED, Card, verify
 from explorer.zoo.cifar10 import CLASSES, balanced_choice, load_split
 from explorer.zoo.folders import Part, is_class, listing, pictures_in, read_class_folders, to_outputs
 from explorer.zoo.images import ImageSet, check_count, fit, read_pictures
 from explorer.zoo.paths import expanded
 from explorer.zoo.pictures import Pictures
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+ASSETS = SHIPPED
 
 
 @dataclass(frozen=True)

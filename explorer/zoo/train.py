@@ -11,10 +11,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-from explorer.engine.errors import SpecError
-from explorer.terminal import Parser, guarded
+from explorer.terminal import Parser, guarded, require_writable, set_threads
 from explorer.zoo.cards import write_network
 from explorer.zoo.training.data import hold_out, read
 from explorer.zoo.training.loop import Training
@@ -46,10 +43,9 @@ def train(args: argparse.Namespace) -> None:
     Raises:
         ExplorerError: data cannot be read, or the result not be written.
     """
-    if not 0 <= args.threads <= 1024:
-        raise SpecError(f"--threads: 0 (torch's choice) to 1024, got {args.threads}.")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    set_threads(args.threads)
+    for folder, option in ((args.out, "--out"), (args.runs, "--runs")):
+        require_writable(folder, option)
     recipe = RECIPES[args.network]
     images, held_out = hold_out(read(args.data, train=True), recipe.held_out)
     net = Training(args.network, recipe, images, args.runs, args.out, say, args.compile).run()

@@ -69,8 +69,8 @@ class Walk:
         wanted: list[tuple[What, Step]] = [("scores", self.plan.readout), *(("total", step) for step in sites)]
         wanted += [("train", step) for step in sites] if record.counts else []
         wanted += [("state", step) for step in sites] if record.v_end else []
-        pools = [step for step in self.plan.steps if step.kind is StepKind.MAX_POOL and self._takes_back(step)]
-        pools = pools if record.counts else []
+        pools = [step for step in self.plan.steps if step.kind is StepKind.MAX_POOL] if record.counts else []
+        pools = [step for step in pools if min(self.sites.law(step.node.name).planes) < 0]  # spikes are taken back
         wanted += [("train", step) for step in pools]
         counts: dict[str, Array] = {}
         sent: dict[str, Array] = {}
@@ -110,9 +110,6 @@ class Walk:
             sent[step.name] = counts[step.name]
         else:
             sent[step.name] = self.backend.count(train, (1,) * len(planes), sent.get(step.name))
-
-    def _takes_back(self, step: Step) -> bool:
-        return min(self.sites.law(step.node.name).planes) < 0
 
     def _of_site(self, step: Step, value: Array) -> Tensor:
         array = self.backend.release(value)

@@ -45,7 +45,7 @@ def curves_of(named: Sequence[Named], results: Sequence[Result]) -> list[accurac
     """
     known = [(one, result) for one, result in zip(named, results, strict=True) if result.images]
     alike = [(one, result) for one, result in known if result.labelled == known[0][1].labelled]
-    others = [one.name for one, _ in known if all(one is not other for other, _ in alike)]
+    others = [one.name for one, result in known if result.labelled != known[0][1].labelled]
     if others:
         st.caption(
             f"Not drawn: {keys.plain(', '.join(others))}. Only one of accuracy and agreement with the ANN is known of "

@@ -123,9 +123,10 @@ def draw(grid: Sweep) -> None:
         _left_out(grid, faults)
     if not n:
         exports.shown().grid = None
-        st.caption(
-            "Nothing is known of this grid yet." if not is_going(grid) else "The first images are being simulated."
-        )
+        if not left:
+            st.caption("None of this grid can be run. Choose other values, or another network.")
+        else:
+            st.caption("The first images are being simulated." if is_going(grid) else "Nothing is known of it yet.")
         return
     rows = _rows(grid, 0, n, readings=readings) if done else report.rows(grid, readings, None)
     figure = theme.sample(figure_of(grid, readings), n, goal)
