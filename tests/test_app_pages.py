@@ -104,6 +104,23 @@ def test_error_parts_add_up_and_controls_act():
     assert abs(sum(parts) - float(metric(at, "total").replace("−", "-"))) < 0.03 and any(parts)
 
 
+def test_bursts_are_drawn_at_the_rates_they_have():
+    from explorer.plots.rates import histogram_figure
+    from explorer.study import measure
+    from explorer.study.results import EDGES_A, rate_edges
+
+    highest = {}
+    for method in ("opi", "burst"):
+        settings = replace(SMALL, network="resnet20-clip", method=method, T=4, layer="act1", channel=0)
+        seen = measure.channel(settings)
+        edges = rate_edges(settings.T)
+        rows = np.flatnonzero(seen.sums.histogram.any(0))
+        assert np.isclose(edges[rows[-1] + 1] + edges[rows[-1]], 2 * {"opi": 1, "burst": 1.5}[method])
+        figure = histogram_figure(seen.sums.histogram, EDGES_A, edges, settings.T, None)
+        highest[method] = figure.layout["yaxis"]["range"][1]
+    assert highest["opi"] == 1.125 and highest["burst"] == 1.625
+
+
 def test_the_channels_of_a_layer_make_up_its_errors():
     from explorer.study import measure
 

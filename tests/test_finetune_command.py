@@ -200,7 +200,7 @@ def test_a_network_without_a_place_for_thresholds_is_refused(monkeypatch, reads,
         (["--threads", "-1"], "threads: 0"),
         (["--seed", "-1"], "seed: a whole number from 0"),
         (["--runs", "/proc/none"], "--runs: /proc/none cannot be written to"),
-        (["--network", "none.safetensors"], "there is no file none.safetensors"),
+        (["--network", "none.safetensors"], "none.safetensors: there is no such file"),
     ],
 )
 def test_bad_numbers_and_places_are_refused_before_any_training(reads, tmp_path, capsys, more, words):

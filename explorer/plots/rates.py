@@ -42,9 +42,11 @@ def histogram_figure(
         hovertemplate="a/θ ≈ %{x:.2f}<br>rate ≈ %{y:.2f}<br>%{customdata} values<extra></extra>",
     )
     top = float(edges_a[-1])
+    seen = max(np.flatnonzero(counts.any(0)), default=0)  # rates above 1 are drawn where there are any
+    highest = float(min(max(edges_r[seen + 1], 1 + edges_r[1]), edges_r[-1]))
     reached, bound = min(float(most), top), "θ" if most == 1 else f"{most}θ"
     lines = [
-        ("identity â = a", [0, min(top, float(edges_r[-1]))], [0, min(top, float(edges_r[-1]))], theme.GREY, "dot"),
+        ("identity â = a", [0, min(top, highest)], [0, min(top, highest)], theme.GREY, "dot"),
         (f"clip(a, 0, {bound})", [0, reached, top], [0, reached, reached], theme.ANN.colour, "solid"),
     ]
     for name, x, y, colour, dash in lines:
@@ -65,7 +67,7 @@ def histogram_figure(
             line={**style.line, "width": 1.5, "shape": "hv"},
         )
     figure.update_xaxes(range=[-0.02, top])
-    figure.update_yaxes(range=[-0.04, float(edges_r[-1])])
+    figure.update_yaxes(range=[-0.04, highest])
     return figure
 
 

@@ -6,6 +6,7 @@ throughout: plots need nothing else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,15 +15,19 @@ import numpy as np
 
 from explorer.engine.theory import PARTS
 
-EDGES_A = np.linspace(0.0, 1.5, 61)
+SHARE_MAX = 1.5  # of theta: histograms of rates and activations count what lies beyond in their last bin
+EDGES_A = np.linspace(0.0, SHARE_MAX, 61)
 EDGES_V = np.linspace(-20.0, 20.0, 801)
 ERROR_IMAGES = 16  # millions of neurons in all: enough for shares of a per cent
 
 
 def rate_edges(T: int) -> np.ndarray:
-    """Return histogram edges of the rate: one bin a spike count up to T = 48, then 48 bins."""
+    """Return histogram edges of the rate: one bin a spike count up to T = 48, then 48 bins, and so on up to SHARE_MAX.
+
+    Bursts and spikes worth more than a threshold decode to more than 1.
+    """
     bins = min(T, 48)
-    return (np.arange(bins + 2) - 0.5) / bins
+    return (np.arange(math.ceil(SHARE_MAX * bins) + 2) - 0.5) / bins
 
 
 @dataclass(eq=False)

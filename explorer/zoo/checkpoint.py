@@ -17,7 +17,7 @@ from torch import Tensor
 from explorer.engine.errors import CheckpointError
 from explorer.zoo.containers import SAVE_AGAIN, Content, Source, open_source, read_safetensors, read_torch
 from explorer.zoo.memory import require_memory
-from explorer.zoo.paths import is_file
+from explorer.zoo.paths import is_file, why_no_file
 from explorer.zoo.pickles import BYTES, Claim, Odd
 
 AVERAGES = (
@@ -108,7 +108,7 @@ def _size(source: Source, name: str) -> int:
     elif is_file(source):
         size = source.stat().st_size
     else:
-        raise CheckpointError(f"{source}: there is no such file. Give a .safetensors, .pt or .pth file.")
+        raise CheckpointError(f"{why_no_file(source)}. Give a .safetensors, .pt or .pth file.")
     if size == 0:
         raise CheckpointError(f"{name}: the file is empty. Copy or upload it again.")
     return size

@@ -26,7 +26,7 @@ from explorer.zoo.cards import (
 from explorer.zoo.checkpoint import open_state
 from explorer.zoo.data import ASSETS
 from explorer.zoo.fitting import fit_architecture, fit_state
-from explorer.zoo.paths import is_file
+from explorer.zoo.paths import is_file, why_no_file
 from explorer.zoo.programs import load_program, unpack, without_modes
 from explorer.zoo.registry import Progress, load, load_written
 from explorer.zoo.timm_models import TIMM
@@ -234,7 +234,7 @@ def _refuse_weights(source: NetworkSource, kind: str) -> None:
 def _from_python(path: Path, factory: str) -> nn.Module:
     """Import a Python file and call its factory."""
     if not is_file(path):
-        raise CheckpointError(f"{path}: there is no such file. Give --network FILE.py:factory.")
+        raise CheckpointError(f"{why_no_file(path)}. Give --network FILE.py:factory.")
     name = f"own_network_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None

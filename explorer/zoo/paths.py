@@ -21,6 +21,11 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def why_no_file(path: Path) -> str:
+    """Return, for a path that names no regular file, what is wrong with it."""
+    return f"{path} is a folder, not a file" if is_folder(path) else f"{path}: there is no such file"
+
+
 def expanded(text: str) -> Path:
     """Return a text as a path, `~` replaced by the home folder where there is one."""
     try:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from explorer.engine.errors import CheckpointError
 from explorer.zoo.memory import require_memory
-from explorer.zoo.paths import is_file
+from explorer.zoo.paths import is_file, why_no_file
 
 
 def load_program(path: Path) -> nn.Module:
@@ -24,7 +24,7 @@ def load_program(path: Path) -> nn.Module:
         CheckpointError: it is missing or damaged, takes other than one tensor, or a fixed number of images.
     """
     if not is_file(path):
-        raise CheckpointError(f"{path}: there is no such file. Give a .pt2 file that torch.export.save wrote.")
+        raise CheckpointError(f"{why_no_file(path)}. Give a .pt2 file that torch.export.save wrote.")
     require_memory(3 * path.stat().st_size, path.name)
     try:
         program = torch.export.load(path)

@@ -12,7 +12,7 @@ from explorer.engine.graph.clip import shape_clips
 from explorer.zoo.architectures import TORCHVISION, build
 from explorer.zoo.cards import Card, mend, read_card, read_weights
 from explorer.zoo.data import ASSETS
-from explorer.zoo.paths import is_file
+from explorer.zoo.paths import is_file, why_no_file
 from explorer.zoo.timm_models import TIMM, load_timm
 
 Progress = Callable[[int, int], None]
@@ -40,7 +40,7 @@ def load_written(path: Path) -> tuple[nn.Module, Card]:
         AssetError: its card is missing, or one of them is damaged.
     """
     if not is_file(path):
-        raise SpecError(f"network: there is no file {path}.")
+        raise SpecError(f"network: {why_no_file(path)}. Give the .safetensors file that training wrote.")
     return _from_card(path)
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from explorer.plots import rates, theme
 from explorer.study import compare
-from explorer.study.results import EDGES_A, Result, rate_edges
+from explorer.study.results import EDGES_A, SHARE_MAX, Result, rate_edges
 from explorer.study.settings import Settings
 from explorer.ui import frame
 from explorer.ui.components import chart
@@ -30,7 +30,8 @@ def histogram(view: frame.View, settings: Settings, mine: Result) -> None:
         )
         st.caption(
             f"{settings.layer}, {mine.error_images} images: mean error {frame.signed(100 * sums.mean)} % of θ, root "
-            f"mean square {100 * sums.mean_square**0.5:.2f} % of θ. Neurons silent in both networks are not drawn."
+            f"mean square {100 * sums.mean_square**0.5:.2f} % of θ. Neurons silent in both networks are not drawn, and what "
+            f"passes {SHARE_MAX:g} θ is drawn at the edge."
         )
     with right:
         st.subheader("Error per layer")
