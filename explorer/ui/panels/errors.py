@@ -30,8 +30,8 @@ def histogram(view: frame.View, settings: Settings, mine: Result) -> None:
         )
         st.caption(
             f"{settings.layer}, {mine.error_images} images: mean error {frame.signed(100 * sums.mean)} % of θ, root "
-            f"mean square {100 * sums.mean_square**0.5:.2f} % of θ. Neurons silent in both networks are not drawn, and what "
-            f"passes {SHARE_MAX:g} θ is drawn at the edge."
+            f"mean square {100 * sums.mean_square**0.5:.2f} % of θ. Neurons silent in both networks are not drawn; "
+            f"what passes {SHARE_MAX:g} θ is drawn at the edge."
         )
     with right:
         st.subheader("Error per layer")
