@@ -49,6 +49,7 @@ def claims():
                 100 * clip["top1"],
                 qcfs.top1[4],
                 100 * quantised["top1_after"]["4"],
+                100 * catalogue.card("resnet20-qcfs-hybrid")["top1_after"]["4"],
             )
         },
     }
