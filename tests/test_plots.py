@@ -11,6 +11,7 @@ import pytest
 from explorer.engine.theory import staircase_counts
 from explorer.plots import accuracy, energy, membrane, methods, rates, sweep, theme, theory, tuning
 from explorer.plots.figure import Figure
+from explorer.study import published
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -301,3 +302,14 @@ def test_the_staircase_over_the_histogram_is_that_of_the_theory(v_init):
 def test_names_from_links_are_no_markup():
     figure = Figure().add_scatter(x=[1], y=[1], name='<a href="https://evil.example">prize</a>').add_bar(x=[1], y=[2])
     assert figure.data[0]["name"] == '&lt;a href="https://evil.example">prize&lt;/a>' and "name" not in figure.data[1]
+
+
+@pytest.mark.parametrize("family", ["resnet20-relu", "vgg16-clip"])
+def test_no_two_networks_have_the_same_mark(family):
+    marks = [
+        *(accuracy.Marks(f"published {i}", (8,), (50.0,)) for i, _ in enumerate(published.beside(family, "CIFAR-10"))),
+        *(accuracy.Marks(own.network, (8,), (50.0,), (49.0,), (51.0,)) for own in published.ours(family, "CIFAR-10")),
+    ]
+    curve = accuracy.Curve("yours", np.ones(8), np.ones(8), np.ones(8), 10)
+    drawn = accuracy.accuracy_figure([curve], None, False, marks).data[-len(marks) :]
+    assert len({(one["marker"]["symbol"], one["marker"]["color"]) for one in drawn}) == len(marks) >= 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from explorer.plots.figure import Figure
 
 MARKS, MEASURED = (
     ("star", "cross", "star-open", "cross-open", "x", "x-open"),
-    ("diamond-open", "square-open", "circle-open", "triangle-up-open"),
+    (*(f"{shape}-open" for shape in ("circle", "square", "diamond", "triangle-up", "hexagon", "pentagon", "bowtie")),),
 )
 
 
@@ -83,8 +84,10 @@ def accuracy_figure(
             hovertemplate="T = %{x}<br>%{y:.1f} % (95 %: %{customdata[0]:.1f} to %{customdata[1]:.1f})"
             f"<br>{curve.n} images<extra>{curve.name}</extra>",
         )
-    for i, one in enumerate(marks if labelled else ()):
-        _add_marks(figure, one, i)
+    for kind in (MARKS, MEASURED):  # published, and measured here: no two of a kind look alike
+        alike = [one for one in marks if labelled and bool(one.low) == (kind is MEASURED)]
+        for symbol, one in zip(cycle(kind), alike):
+            _add_marks(figure, one, symbol)
     if ann is not None:
         figure.add_hline(
             y=ann * 100,
@@ -99,9 +102,8 @@ def accuracy_figure(
     return figure
 
 
-def _add_marks(figure: Figure, marks: Marks, i: int) -> None:
+def _add_marks(figure: Figure, marks: Marks, symbol: str) -> None:
     measured, top1 = bool(marks.low), np.array(marks.top1)
-    symbols = MEASURED if measured else MARKS
     errors, told = None, [note or "" for note in marks.notes] or [""] * len(top1)
     if measured:
         errors = {"array": marks.high - top1, "arrayminus": top1 - marks.low, "symmetric": False, "thickness": 1.5}
@@ -111,7 +113,7 @@ def _add_marks(figure: Figure, marks: Marks, i: int) -> None:
         y=list(marks.top1),
         mode="markers",
         name=marks.name,
-        marker={"symbol": symbols[i % len(symbols)], "size": 11, "color": theme.PURPLE if measured else theme.GREY},
+        marker={"symbol": symbol, "size": 11, "color": theme.PURPLE if measured else theme.GREY},
         error_y=errors,
         customdata=[[text] for text in told],
         hovertemplate="T = %{x}: %{y:.2f} %%{customdata[0]}<extra>" + marks.name + "</extra>",
