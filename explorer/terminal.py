@@ -1,4 +1,4 @@
-"""What all commands share: threads, places to write to, and that a fault is one line which says the mend."""
+"""What all commands share: threads, time-steps, places to write to, and that a fault is one line with the mend."""
 
 from __future__ import annotations
 
@@ -38,6 +38,18 @@ def set_threads(threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def step_numbers(text: str) -> list[int]:
+    """Read numbers of time-steps, separated by commas.
+
+    Raises:
+        SpecError: it does not read so.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if wrong := [part for part in parts if not part.isdecimal()]:
+        raise SpecError(f"steps: whole numbers separated by commas, got {wrong[0]!r}. Write for example 4,8,16.")
+    return [int(part) for part in parts]
 
 
 def require_writable(folder: Path, option: str) -> None:

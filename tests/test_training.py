@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from dataclasses import replace
@@ -310,11 +311,14 @@ def test_the_same_recipe_trains_cifar100(cifar100, tmp_path, monkeypatch, capsys
     """The path of the code alone: nothing can be learnt from these pictures."""
     monkeypatch.setitem(RECIPES, "resnet20-clip", replace(SMALL, held_out=20))
     options = ["--data", str(cifar100), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
-    monkeypatch.setattr(sys, "argv", ["train", "resnet20-clip", *options])
-    train.main()
+    monkeypatch.setattr(sys, "argv", ["train", "resnet20-clip", *options, "--steps", "0,2"])
+    assert train.main() == 2 and "got 0" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["train", "resnet20-clip", *options, "--steps", "3,2"])
+    assert train.main() == 0
     printed = capsys.readouterr().out
     assert "epoch 2/2" in printed and "held out: top-1 on 20 images" in printed and "test set: top-1" in printed
     net, card = load("resnet20-clip", tmp_path / "out")
     assert (card.dataset, len(card.classes), card.classes[7], card.top1_images) == ("CIFAR-100", 100, "thing 7", 20)
+    assert list(json.loads((tmp_path / "out" / "resnet20-clip.json").read_text())["top1_after"]) == ["2", "3"]
     assert net(card.example()).shape == (1, 100)
     assert len(read(cifar100, train=True).labels) == 200

@@ -11,12 +11,12 @@ from dataclasses import asdict, astuple, replace
 from typing import Any
 
 from explorer.cli.commands import Progress, opened, prepare, table
-from explorer.cli.values import step_numbers
 from explorer.engine import SpecError, methods
 from explorer.engine.methods import Method, Probe, names
 from explorer.engine.neurons import INTEGRATE_AND_FIRE
 from explorer.engine.specs import check_steps
 from explorer.study.side_by_side import COLUMNS, Refusal, Row, compare, tasks
+from explorer.terminal import step_numbers
 from explorer.zoo.data import load_images
 from explorer.zoo.images import normalise
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from explorer.cli.values import step_numbers
 from explorer.engine.errors import SpecError
 from explorer.engine.finetune.progress import METHODS
-from explorer.terminal import require_writable, set_threads
+from explorer.terminal import require_writable, set_threads, step_numbers
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

@@ -21,18 +21,6 @@ class SiteText:
     v_init: float | None = None
 
 
-def step_numbers(text: str) -> list[int]:
-    """Read numbers of time-steps, separated by commas.
-
-    Raises:
-        SpecError: it does not read so.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if wrong := [part for part in parts if not part.isdecimal()]:
-        raise SpecError(f"steps: whole numbers separated by commas, got {wrong[0]!r}. Write for example 4,8,16.")
-    return [int(part) for part in parts]
-
-
 def site_setting(text: str) -> SiteText:
     """Read `NAME:scale=1.2,v_init=0.3`, either part optional.
 

@@ -11,11 +11,12 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from explorer.terminal import Parser, guarded, require_writable, set_threads
+from explorer.engine.specs import check_steps
+from explorer.terminal import Parser, guarded, require_writable, set_threads, step_numbers
 from explorer.zoo.cards import write_network
 from explorer.zoo.training.data import hold_out, read
 from explorer.zoo.training.loop import Training
-from explorer.zoo.training.measure import measure
+from explorer.zoo.training.measure import STEPS, measure
 from explorer.zoo.training.recipes import RECIPES
 
 
@@ -31,6 +32,11 @@ def main() -> int:
         action="store_true",
         help="look at the held-out images only; write checkpoints, but no weights and card",
     )
+    parser.add_argument(
+        "--steps",
+        default=",".join(map(str, STEPS)),
+        help="after which time-steps it is tested; a deep network takes long for many (default: %(default)s)",
+    )
     parser.add_argument("--compile", action="store_true", help="let torch compile the network (needs a C++ compiler)")
     parser.add_argument("--threads", type=int, default=0, help="torch threads (0: as torch chooses)")
     args = parser.parse_args()
@@ -44,6 +50,9 @@ def train(args: argparse.Namespace) -> None:
         ExplorerError: data cannot be read, or the result not be written.
     """
     set_threads(args.threads)
+    steps = tuple(sorted(set(step_numbers(args.steps))))
+    for T in steps:
+        check_steps(T)
     for folder, option in ((args.out, "--out"), (args.runs, "--runs")):
         require_writable(folder, option)
     recipe = RECIPES[args.network]
@@ -52,11 +61,11 @@ def train(args: argparse.Namespace) -> None:
     if recipe.weights == "float16":
         net = net.half().float()
     if held_out:
-        say(f"held out: {measure(net, held_out)}")
+        say(f"held out: {measure(net, held_out, steps)}")
     if args.no_test:
         return
     test = read(args.data, train=False)
-    measured = measure(net, test)
+    measured = measure(net, test, steps)
     say(f"test set: {measured}")
     path = write_network(
         args.out,
