@@ -21,13 +21,12 @@ def browser():
         yield browser
 
 
-@pytest.fixture(params=["light", "dark"])
-def page(browser, request):
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=request.param)
+@pytest.fixture
+def page(browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     page = context.new_page()
     failures = []
     page.on("pageerror", lambda error: failures.append(str(error)))
-    page.mode = request.param
     yield page
     context.close()
     assert not failures
@@ -46,10 +45,13 @@ def give(page, *files: dict) -> None:
 
 
 def shot(page, name: str) -> None:
-    """Save a screenshot of the window over the page."""
+    """Save screenshots of the window over the page, by day and by night."""
     help.SHOTS.mkdir(exist_ok=True)
     page.wait_for_timeout(600)  # its opening is animated
-    page.screenshot(path=help.SHOTS / f"{name}-{page.mode}.png")
+    for mode in ("dark", "light"):
+        page.emulate_media(color_scheme=mode)
+        help.until_theme(page, mode)
+        page.screenshot(path=help.SHOTS / f"{name}-{mode}.png")
 
 
 def test_a_bad_file_then_a_good_one_then_pictures(address, page):
@@ -102,7 +104,7 @@ def test_a_bad_file_then_a_good_one_then_pictures(address, page):
     page.get_by_text("2 evaluation images (2 pictures)").first.wait_for(timeout=help.WAIT)
     page.get_by_text("SNN agrees with ANN").first.wait_for(timeout=help.WAIT)
     page.locator(help.chart(page, "Error per layer") + "[data-painted]").wait_for(timeout=help.WAIT)
-    help.shoot(page, f"own-pictures-{page.mode}")
+    help.shoot(page, "own-pictures-light")
     assert page.locator(".stException").count() == 0
 
 
