@@ -246,6 +246,13 @@ def test_wilson_against_a_published_value():
     assert wilson(0, 10)[1] == pytest.approx(0.2775, abs=1e-4)  # 0 of 10, [Wilson1927]
 
 
+@pytest.mark.parametrize("n", range(1, 200))
+def test_the_interval_of_none_begins_at_nothing_and_of_all_ends_at_all(n):
+    assert wilson(0, n)[0] == 0 and wilson(n, n)[1] == 1
+    low, high = wilson(np.arange(n + 1), n)
+    assert low[0] == 0 and high[-1] == 1 and (low[1:] > 0).all() and (high[:-1] < 1).all()
+
+
 def test_top1_curve_counts_hits():
     logits = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])
     assert top1_curve(logits, torch.tensor([1, 0])).tolist() == [0.5, 1.0]

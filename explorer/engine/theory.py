@@ -50,7 +50,10 @@ def wilson(hits: Any, n: int) -> tuple[Any, Any]:
     p, z2 = hits / n, Z_95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 / (1 + z2 / n) * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5
-    low, high = np.maximum(0.0, centre - half), np.minimum(1.0, centre + half)
+    low, high = (
+        np.where(p == 0, 0.0, np.maximum(0.0, centre - half)),
+        np.where(p == 1, 1.0, np.minimum(1.0, centre + half)),
+    )
     return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
 
 
