@@ -47,8 +47,9 @@ def draw(view):
     st.caption(
         f"Assumptions: {MAC_PJ} pJ per 32-bit multiply-accumulate, {ADD_PJ} pJ per addition in 45 nm (Horowitz, ISSCC "
         "2014); memory, which often costs more, is left out. Additions are counted, neuron by neuron, on the first "
-        f"{work.images} images: each spike adds one weight in every neuron it reaches, along shortcuts too; average "
-        "pools are folded into the weights behind them. The constant current of the first layer is multiplied once."
+        f"{frame.count(work.images, 'image')}: each spike adds one weight in every neuron it reaches, along shortcuts "
+        "too; average pools are folded into the weights behind them. The constant current of the first layer is "
+        "multiplied once."
     )
     note = (
         f"{view.settings.note(result.images)} (additions: {work.images}). "
@@ -61,7 +62,7 @@ def draw(view):
         figure = accuracy.bars_figure(
             rates.short_names(sites),
             np.array([result.rate(site) * result.T for site in sites]),
-            f"spikes per neuron in T = {result.T}",
+            f"spikes per neuron in T = {result.T}{phases(result)}",
         )
         goal = jobs[0].goal
         chart(theme.sample(figure, result.images, goal), "sparsity", "Spikes per neuron by layer.", note=note)
@@ -82,11 +83,18 @@ def draw(view):
     chart(figure, "energy", f"Energy against accuracy; the ANN takes {energy.told(ann)}.", note=note)
 
 
+def phases(result):
+    """Return what is counted beside the T steps, as it is written behind them; codes spread T steps over layers."""
+    return f" and {result.extra} before them" if result.extra and result.answers_from == 1 else ""
+
+
 def headline(result, work, macs, ann):
     """Draw the main numbers."""
     columns = st.columns(4)
     columns[0].metric(
-        "Spikes per neuron", f"{result.spikes_per_neuron:.2f}", help=f"mean over all sites, in T = {result.T} steps"
+        "Spikes per neuron",
+        f"{result.spikes_per_neuron:.2f}",
+        help=f"mean over all sites, in T = {result.T} steps{phases(result)}",
     )
     done = sum(work.additions[name] for name in macs)
     columns[1].metric("Additions / ANN's MACs", f"{done / sum(macs.values()):.2f}")

@@ -60,7 +60,8 @@ def rate_map(view):
     widgets.select("layer", look.shapes)
     shape = (*look.shapes[settings.layer], 1, 1)[:3]
     rate = (look.counts[settings.layer] / settings.T).reshape(shape)
-    figure = rates.tiles_figure(rate, (settings.channel, settings.row, settings.column))
+    unit = "share of θ, decoded" if look.facts.decoded else "spikes per step"
+    figure = rates.tiles_figure(rate, (settings.channel, settings.row, settings.column), unit)
 
     def clicked(point):
         found = rates.tile_at(shape, int(point["y"]), int(point["x"]))
@@ -94,7 +95,7 @@ def three_starts(view):
     st.subheader(f"Neuron {s.layer}, channel {s.channel}, row {s.row}, column {s.column}")
     chart(membrane.membrane_figure(drawn), "lab_membrane", "Membrane potential under up to three settings.", time=True)
     mine = next(t for t, one in zip(drawn, starts(s), strict=True) if one.settings == s)
-    of_method(mine)
+    of_method(mine, view.look.facts)
     player(mine, view.look.snn, view.look.classes, "player")
     left, right = st.columns(2)
     with left:
@@ -109,7 +110,7 @@ def three_starts(view):
     )
 
 
-def of_method(mine):
+def of_method(mine, facts):
     """Say what a method does to this neuron."""
     if mine.muted:
         st.caption(
@@ -119,13 +120,15 @@ def of_method(mine):
     if mine.before is not None:
         moved = f"moved its start from v(0) = {frame.plain_number(mine.before.v0)} to {frame.plain_number(mine.v0)}"
         what = moved if abs(mine.v0 - mine.before.v0) > 1e-6 * mine.theta else "left its start as it was"
-        st.caption(f"The {mine.first_phase} steps before t = 0 are the first phase, which {what}.")
+        first = f"the first of {facts.rounds} rounds of it" if facts.rounds > 1 else "the first phase"
+        together = f"{first}; together they" if facts.rounds > 1 else f"{first}, which"
+        st.caption(f"The {frame.count(mine.first_phase, 'step')} before t = 0 are {together} {what}.")
     if mine.skipped:
         st.caption(f"The read-out leaves out steps 1 to {mine.skipped}, which are shaded: scores begin behind them.")
     if mine.sends_later:
         st.caption(
-            f"“yours” sends a code: it takes in its whole input first, {len(mine.x)} steps at the mean current drawn "
-            "below, and these are the sending steps after them. It starts at what there is to send, and every spike "
+            f"“yours” sends a code: it takes in its whole input first, {frame.count(len(mine.x), 'step')} at the mean "
+            "current drawn below, and then sends. It starts at what there is to send, and every spike "
             "takes off what it stands for."
         )
 
@@ -142,26 +145,34 @@ def raster(view):
     )
 
 
-def first_times(spikes):
-    """Return per site the median step of the first spike among its neurons that fire; NaN for a silent site."""
+def first_times(spikes, later):
+    """Return per site the median step of the first spike among its neurons that fire; NaN for a silent site.
+
+    later: how many steps after the run's first each site's first sending step is, by site; none: no site waits.
+    """
     times = {}
     for name, z in spikes.items():
         spikes_sent = z > 0
         fired = spikes_sent.any(0)
-        times[name] = float(np.median(spikes_sent[:, fired].argmax(0) + 1)) if fired.any() else float("nan")
+        first = float(np.median(spikes_sent[:, fired].argmax(0) + 1)) if fired.any() else float("nan")
+        times[name] = first + later.get(name, 0)
     return times
 
 
 def first_spikes(view):
     """Draw when each layer first fires: zero start delays every layer, and the delays add up."""
     st.subheader("Time of the first spike, layer by layer")
-    times = [
-        (one.name, theme.style(one.role), first_times(cache.rasters(frame.one_image(one.settings))))
-        for one in starts(view.settings)
-    ]
+    look, T = view.look, view.settings.T
+    waits = {name: T * (depth - 1) for name, depth in look.depths.items()} if look.facts.coded else {}
+    times = []
+    for one in starts(view.settings):
+        later = waits if one.settings == view.settings else {}
+        spikes = cache.rasters(frame.one_image(one.settings))
+        times.append((one.name, theme.style(one.role), first_times(spikes, later)))
     figure = membrane.first_spikes_figure(times)
     chart(figure, "first_spikes", "Median time of the first spike per layer, with and without initial potential.")
-    st.caption("Median over up to 200 neurons a layer, of those that fire within T steps on this image.")
+    codes = f" “yours” sends codes: each layer sends in the {T} steps after the layer before it." if waits else ""
+    st.caption("Median over up to 200 neurons a layer, of those that fire within T steps on this image." + codes)
 
 
 frame.question("What does one neuron do, step by step, and what does its start change?")

@@ -51,7 +51,7 @@ def draw(view, now):
     unit = "Accuracy" if known.labelled else "Agreement"
     figure = standings.figure(now, shown, method, known.ann_top1 if known.labelled else None, known.labelled)
     chart(
-        theme.sample(figure, n, max((job.goal for job in jobs), default=now.listed[0].settings.images)),
+        theme.sample(figure, n, standings.aim(now)),
         "methods",
         f"{unit} of {len(shown)} conversions against {'latency' if state.display().methods_latency else 'time-steps'}.",
         on_click=lambda point: choose(point["custom"][0]),
@@ -67,13 +67,14 @@ def draw(view, now):
 
 def legend(now, n, known):
     """Return the line under the table: what it rests on, and what its marks mean."""
-    what = "top-1 accuracy" if known.labelled else "agreement with the ANN"
+    what = "Top-1 accuracy" if known.labelled else "Agreement with the ANN"
+    images = frame.count(n, "image")
     ann = f"; the ANN has {100 * known.ann_top1:.1f} %" if known.labelled else ""
     source, level = keys.plain(keys.label(now.settings.source)), f"{100 * ranking.SIGNIFICANT:.0f} %"
     return (
-        f"{what.capitalize()} in per cent on the first {n} images ({source}), the same ones in all cells{ann}. "
+        f"{what} in per cent on the first {images} ({source}), the same ones in all cells{ann}. "
         f"{standings.BEST} better than every other of its column; {standings.SHARED} cannot be told from the "
-        f"highest, so that none is best (McNemar's exact test at {level}, adjusted for their number). On {n} images "
+        f"highest, so that none is best (McNemar's exact test at {level}, adjusted for their number). On {images} "
         f"single values are uncertain by up to ±{100 * widest(n):.0f} points. Latency, bits, spikes, additions and "
         f"energy at T = {now.T}. Methods stand as their papers have them, without scales and changed layers. Click a "
         "row's box, or a point of the chart, to make a method the explorer's (once more: the plain conversion); a "
@@ -131,7 +132,7 @@ def starts(view, now, results, n, labelled):
     told = f" Still to come: {', '.join(waiting)}." if waiting else ""
     left_out = [rows[1].entry.title for rows in triples if any(row.refused for row in rows)]
     told += f" Without a start of their own, or refused: {', '.join(left_out)}." if left_out else ""
-    st.caption(f"The first {n} images, the same ones everywhere; interval: bootstrap over images.{told}")
+    st.caption(f"The first {frame.count(n, 'image')}, the same ones everywhere; interval: bootstrap over images.{told}")
 
 
 def story(view):
@@ -190,7 +191,7 @@ def windows(view, now):
     base = run_key(view.settings)
     try:
         with st.spinner("Reading every window…"):
-            goal = cache.available(base.network, base.source, now.listed[0].settings.images)
+            goal = standings.aim(now)
             found = more_windows(replace(base, images=goal))
     except ExplorerError as error:
         st.caption(keys.plain(str(error)))
@@ -221,7 +222,7 @@ def more_windows(settings):
 def draw_windows(view, found, goal):
     """Draw the heat map of windows, and say which are the method's own and the best."""
     settings = view.settings
-    T, shares = settings.T, found.hits / found.images
+    T, shares, images = settings.T, found.hits / found.images, frame.count(found.images, "image")
     i, j = np.unravel_index(int(shares.argmax()), shares.shape)
     own, best = shares[found.begin, T - 1], shares[i, j]
     figure = methods.windows_figure(found.hits, found.images, found.begin, found.labelled)
@@ -233,7 +234,7 @@ def draw_windows(view, found, goal):
     )
     ann = f", the ANN {100 * found.ann_hits / found.images:.1f} %" if found.labelled else ""
     st.caption(
-        f"{keys.plain(view.settings.describe())}, T = {T}, {found.images} images: scores are the mean current over the "
+        f"{keys.plain(view.settings.describe())}, T = {T}, {images}: scores are the mean current over the "
         f"steps i + 1 to j alone. Its own window, steps {found.begin + 1} to {T}: {100 * own:.1f} %{ann}. The best, "
         f"steps {i + 1} to {j + 1}: {100 * best:.1f} %, chosen on these same images, so it flatters. Where no spike "
         "has reached the last layer yet, the biases alone answer."

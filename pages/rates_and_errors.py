@@ -69,7 +69,7 @@ def draw(view):
     errors.histogram(view, settings, result)
     left, right = st.columns(2)
     with left:
-        potentials(settings, result, view.look.facts.most)
+        potentials(settings, result, view.look.facts)
     with right:
         worst_channels(view, settings, result)
     if job.done:
@@ -93,9 +93,10 @@ def by_cause(view, settings, result):
     )
 
 
-def potentials(settings, result, most):
+def potentials(settings, result, facts):
     """Draw where the membranes of the chosen layer stand at the end."""
-    sums, sent = result.sites[settings.layer], frame.count(most, "spike")
+    sums = result.sites[settings.layer]
+    sent = frame.count(facts.most, "spike") if facts.bounded else f"a spike of {facts.most} θ"
     st.subheader("Potentials at the end")
     chart(
         theme.sample(rates.potential_figure(sums.potentials, EDGES_V), result.error_images),
@@ -148,7 +149,7 @@ def one_channel(view):
             note=note,
         )
         st.caption(
-            f"{seen.images} images: mean error {frame.signed(100 * sums.mean)} % of θ, root mean square "
+            f"{frame.count(seen.images, 'image')}: mean error {frame.signed(100 * sums.mean)} % of θ, root mean square "
             f"{100 * sums.mean_square**0.5:.2f} % of θ."
         )
     with right:
@@ -160,7 +161,8 @@ def one_channel(view):
             on_click=lambda point: state.change(row=int(point["y"]), column=int(point["x"])),
             note=note,
         )
-    st.markdown(f"Mean error of the neuron at row {s.row}, column {s.column}, by cause (% of θ, {seen.images} images):")
+    images = frame.count(seen.images, "image")
+    st.markdown(f"Mean error of the neuron at row {s.row}, column {s.column}, by cause (% of θ, {images}):")
     shown = {part: float(values[s.row, s.column]) for part, values in seen.parts.items()}
     for column, (part, value) in zip(st.columns(5), [*shown.items(), ("total", sum(shown.values()))], strict=True):
         column.metric(part, frame.signed(100 * value))

@@ -106,7 +106,7 @@ def test_windows_are_read_piece_by_piece(few):
 
 @pytest.mark.parametrize(
     ("method", "told"),
-    [("srp", "first phase, which left"), ("radix", "sends a code")],
+    [("srp", "4 steps before t = 0 are the first phase, which left"), ("radix", "sends a code")],
 )
 def test_the_lab_says_what_a_method_does_to_its_neuron(method, told):
     at = open_app(replace(SMALL, T=4, method=method), "membrane_lab")
@@ -128,3 +128,40 @@ def test_the_player_takes_scores_that_are_not_there_yet(monkeypatch):
     record = json.loads(sent[0])
     assert record["scores"] == [None, [1.0, 2.0]] and record["classes"] == ["cat", "dog"]
     assert record["decoded"] == [0.5, 0.75] and record["later"] and not record["muted"]
+
+
+def test_the_lab_tells_of_all_rounds_of_a_first_phase():
+    at = open_app(replace(SMALL, T=2, method="cos:rounds=3,rho=1"), "membrane_lab")
+    said = " ".join(caption.value for caption in at.caption)
+    assert "The 1 step before t = 0 are the first of 3 rounds of it; together they" in said
+
+
+def test_a_single_step_is_seen_and_a_code_is_drawn_when_it_is_sent():
+    T = 2
+    at = open_app(replace(SMALL, T=T, method="first-spike"), "membrane_lab")
+    yours = next(line for line in chart(at, "first_spikes")["data"] if line["name"] == "yours")
+    times, depth = values(yours["y"]), np.arange(19)
+    known = np.isfinite(times)
+    assert known.sum() > 10 and (times[known] > T * depth[known]).all() and (times <= T * (depth + 1))[known].all()
+    at = open_app(replace(SMALL, T=1), "membrane_lab")
+    for name in ("lab_decoded", "lab_current"):
+        assert all("markers" in line["mode"] for line in chart(at, name)["data"]), name
+
+
+def test_what_is_no_rate_is_not_called_one():
+    for method, unit in (("radix", "decoded"), ("differential", "decoded"), ("signed", "spikes per step")):
+        at = open_app(replace(SMALL, T=2, method=method), "membrane_lab")
+        assert unit in chart(at, "rate_map")["data"][0]["colorbar"]["title"]["text"], method
+
+
+def test_nothing_clips_where_a_method_has_no_bound():
+    for method, clips in (("differential", False), ("burst", True)):
+        at = settle(open_app(replace(SMALL, T=2, method=method), "rates_and_errors"))
+        names = [line.get("name") or "" for line in chart(at, "histogram")["data"]]
+        assert any(name.startswith("clip") for name in names) == clips, (method, names)
+
+
+def test_energies_say_which_steps_they_count():
+    for method, told in (("cos:rounds=2", "T = 2 and 8 before them"), ("opi", "T = 2"), ("radix", "T = 2")):
+        at = settle(open_app(replace(SMALL, T=2, method=method), "energy"))
+        assert chart(at, "sparsity")["layout"]["xaxis"]["title"]["text"].endswith(told), method

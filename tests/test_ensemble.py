@@ -64,6 +64,13 @@ def test_starts_are_runs_of_their_seeds():
     assert study.single(replace(settings, method="signed:v_init=gaussian:0.5:0.2")).method == "signed:v_init=0.5"
 
 
+@pytest.mark.parametrize("method", ["", "opi:v_init=uniform:0:1"])
+def test_no_layer_keeps_a_start_of_its_own(method):
+    changed = Settings(images=16, T=4, method=method, sites=(("act1", None, 0.2), ("stages.0.0.act1", 0.9, 0.1)))
+    for one in [study.single(changed), *study.members(changed, 3)]:
+        assert one.sites == (("stages.0.0.act1", 0.9, None),)
+
+
 def test_the_page_shows_the_ensemble():
     at = open_app(Scene(Settings(images=16, T=4), Display(ablation="ensemble")), page="accuracy_and_ablation")
     assert not at.exception and any(s.value == "Random starts as an ensemble" for s in at.subheader)

@@ -607,7 +607,7 @@ COMPOSED = (network_ := traced(), Probe(network_, TRAINING[:4]))
 
 def test_rows_of_a_comparison(plain, probe):
     chosen = chosen_methods("opi;cos;radix;qcfs;max-norm:v_init=0.3")
-    todo = tasks(chosen, ["own", "0", "0.5"], [2, 30])
+    todo = tasks(chosen, ["own", "0", "0.0", "0.50", "0.5"], [2, 30])
     assert [(t.method.key, t.v_init) for t in todo if t.T == 2].count(("opi", "0.5")) == 1
     labels = plain.forward(IMAGES).argmax(1).numpy()
     results = list(compare(todo, probe, lambda a, b: IMAGES[a:b], labels))

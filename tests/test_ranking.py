@@ -206,6 +206,37 @@ def test_where_there_is_no_one_staircase_none_is_drawn(plain, key):
     assert measure.stairs(fitted(key, plain)) == {}
 
 
+def test_added_biases_have_no_one_staircase_and_are_in_what_the_lab_draws(plain):
+    conversion, site = fitted("parallel", plain, biases=True), plain.sites[1].name
+    assert conversion.after and measure.stairs(conversion) == {}
+    seen = conversion.watch(IMAGES[:1])
+    worth = seen.error_parts(site)
+    for neuron in range(0, plain.site(site).neurons, 7):
+        decoded = seen.membrane(site, neuron).decoded[-1]
+        assert float(decoded) == pytest.approx(float(worth.a_hat.flatten()[neuron]), abs=1e-5)
+
+
+@pytest.mark.parametrize("key", ["opi", "signed", "burst", "differential", "opi:law=thresholds_3"])
+def test_the_players_equation_holds_at_every_step(plain, key):
+    """v_before is the potential held, stretched where a law says so, and the current; what fires is at the level."""
+    fires = 0
+    conversion = methods.parse(key).fit(plain, T, IMAGES)
+    for site in plain.sites:
+        for neuron in range(0, site.neurons, max(1, site.neurons // 6)):
+            got = conversion.watch(IMAGES[:1]).membrane(site.name, neuron)
+            assert got.stretches == (key == "differential") and got.sized == (got.fires_at < 1)
+            held = got.v0
+            for t in range(T):
+                if t and got.stretches:
+                    held = got.v0 + (t + 1) / t * (held - got.v0)
+                assert held + float(got.x[t]) == pytest.approx(float(got.v_before[t]), abs=1e-4 * got.theta)
+                level = got.fires_at * got.theta
+                if abs(float(got.v_before[t]) - level) > 1e-5 * level:
+                    assert (got.z[t] > 0) == (got.v_before[t] > level)
+                fires += int(got.z[t] != 0)
+                held = float(got.v[t])
+    assert fires > 5
+
 # The lab
 
 

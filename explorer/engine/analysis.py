@@ -130,6 +130,8 @@ class Membrane:
     that the spikes so far stand for at each step, activation units. muted: nothing of what it fires is sent. before:
     the same neuron in the phase before the run, if there is one. skipped: steps that the read-out leaves out.
     sends_later: these are the steps in which it sends, after as many in which it has taken in its whole input.
+    stretches: before step t > 1, what v is more than v0 grows by t / (t - 1), so that v_before is that and x. fires_at:
+    the least potential that fires, in thresholds. sized: a step sends one spike, and z is its size.
     """
 
     x: Tensor
@@ -144,6 +146,9 @@ class Membrane:
     before: Membrane | None = None
     skipped: int = 0
     sends_later: bool = False
+    stretches: bool = False
+    fires_at: float = 1.0
+    sized: bool = False
 
 
 def membrane(
@@ -182,4 +187,5 @@ def membrane(
     start, a = one(snn.initial_potential(where, run.image_keys)), one(snn.network.activations(image, [site])[site])
     sent = torch.zeros_like(x) if muted else one(own.worth) * z.double().cumsum(0)
     decoded = (sent / torch.arange(1, T + 1)).float()
-    return Membrane(x, v + theta * z, v, z, theta, start, a, decoded, muted)
+    parts = (x, v + theta * z, v, z, theta, start, a, decoded, muted)
+    return Membrane(*parts, fires_at=own.law.fires_at, sized=own.law.sized)

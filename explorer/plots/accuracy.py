@@ -13,7 +13,7 @@ from explorer.plots.figure import Figure
 
 MARKS, MEASURED = (
     ("star", "cross", "star-open", "cross-open", "x", "x-open"),
-    (*(f"{shape}-open" for shape in ("circle", "square", "diamond", "triangle-up", "hexagon", "pentagon", "bowtie")),),
+    (*(f"{shape}-open" for shape in ("circle", "square", "diamond", "triangle-up", "bowtie", "pentagon", "hexagram")),),
 )
 
 
@@ -82,7 +82,7 @@ def accuracy_figure(
             marker=curve.style.marker(6 if len(t) <= 64 else 1),
             customdata=np.stack([curve.low, curve.high], 1) * 100,
             hovertemplate="T = %{x}<br>%{y:.1f} % (95 %: %{customdata[0]:.1f} to %{customdata[1]:.1f})"
-            f"<br>{curve.n} images<extra>{curve.name}</extra>",
+            f"<br>N = {curve.n}<extra>{curve.name}</extra>",
         )
     for kind in (MARKS, MEASURED):  # published, and measured here: no two of a kind look alike
         alike = [one for one in marks if labelled and bool(one.low) == (kind is MEASURED)]

@@ -24,6 +24,8 @@ class DrawnMembrane:
     drawn everywhere. value: what the spikes so far stand for at each step, [T], activation units; None: theta n / t.
     muted: nothing of what it fires is sent. before: the same neuron in the phase before the run. skipped: steps that
     the read-out leaves out. sends_later: these are the steps in which it sends, its whole input taken in before.
+    stretches: between steps what v is more than v0 grows by t / (t - 1). fires_at: the least potential that fires, in
+    thresholds. sized: a step sends one spike, and z is its size.
     """
 
     name: str
@@ -40,6 +42,9 @@ class DrawnMembrane:
     before: DrawnMembrane | None = None
     skipped: int = 0
     sends_later: bool = False
+    stretches: bool = False
+    fires_at: float = 1.0
+    sized: bool = False
 
     @staticmethod
     def of(name: str, got: Membrane) -> DrawnMembrane:
@@ -54,6 +59,9 @@ class DrawnMembrane:
             before=None if got.before is None else DrawnMembrane.of(name, got.before),
             skipped=got.skipped,
             sends_later=got.sends_later,
+            stretches=got.stretches,
+            fires_at=got.fires_at,
+            sized=got.sized,
         )
 
     @property
@@ -100,21 +108,27 @@ def membrane_figure(membranes: Sequence[DrawnMembrane]) -> Figure:
     for membrane in membranes:
         if membrane.before is not None:
             _first_phase(figure, membrane, membrane.before)
-    thresholds = sorted({round(membrane.theta, 9) for membrane in membranes})
-    for theta in thresholds:
+    levels = sorted({(round(membrane.fires_at * membrane.theta, 9), membrane.fires_at) for membrane in membranes})
+    for level, share in levels:
         figure.add_hline(
-            y=theta,
+            y=level,
             line={"color": theme.GREY, "dash": "dash", "width": 1.5},
-            annotation={"text": f"θ = {theta:.4g}", "x": 1, "xanchor": "left", "yanchor": "middle"},
+            annotation={"text": f"{thresholds(share)} = {level:.4g}", "x": 1, "xanchor": "left", "yanchor": "middle"},
         )
     return figure
+
+
+def thresholds(share: float) -> str:
+    """Return so many thresholds as they are written."""
+    return "θ" if share == 1 else f"{share:g}\N{NO-BREAK SPACE}θ"
 
 
 def _spikes(figure: Figure, membrane: DrawnMembrane, begin: int, alone: bool) -> None:
     """Mark spikes at steps begin + 1 on."""
     fired, taken_back = np.flatnonzero(membrane.z > 0), np.flatnonzero(membrane.z < 0)
     marker = {**membrane.style.marker(9), "line": {"width": 1, "color": "white"}}
-    name, told = f"spikes ({int(membrane.z[fired].sum())})", "spike"
+    number = len(fired) if membrane.sized else int(membrane.z[fired].sum())
+    name, told = f"spikes ({number})", "spike"
     if membrane.muted:
         marker = {"symbol": "circle-open", "size": 9, "color": theme.GREY, "line": {"width": 2}}
         name, told = f"muted: fired, not sent ({len(fired)})", "fired, but muted: nothing is sent"
@@ -138,7 +152,8 @@ def _spikes(figure: Figure, membrane: DrawnMembrane, begin: int, alone: bool) ->
             legendgroup=membrane.name,
             showlegend=alone and not begin,
             marker={**membrane.style.marker(11), "symbol": "triangle-down-open", "line": {"width": 2}},
-            hovertemplate="spike −1 at t = %{x}<br>v before reset = %{y:.4g}<extra></extra>",
+            customdata=membrane.z[taken_back],
+            hovertemplate="taken back at t = %{x}, counts %{customdata}<br>v before reset = %{y:.4g}<extra></extra>",
         )
 
 
@@ -194,6 +209,11 @@ def _time(figure: Figure, membranes: Sequence[DrawnMembrane], before: bool = Tru
             )
 
 
+def _mode(steps: int) -> str:
+    """A line of one point cannot be seen: it is marked."""
+    return "lines" if steps > 1 else "markers"
+
+
 def convergence_figure(membranes: Sequence[DrawnMembrane]) -> Figure:
     """Draw the decoded value a_hat(t), mostly theta n(t) / t, as it approaches the ANN's activation (grey line)."""
     figure = theme.new_figure(240, theme.STEP, "decoded â(t) (activation units)")
@@ -203,7 +223,8 @@ def convergence_figure(membranes: Sequence[DrawnMembrane]) -> Figure:
         figure.add_scatter(
             x=np.arange(1, len(membrane.z) + 1),
             y=membrane.decoded.astype(np.float32),
-            mode="lines",
+            mode=_mode(len(membrane.z)),
+            marker=membrane.style.marker(7),
             name=membrane.name,
             line=membrane.style.line,
             hovertemplate="t = %{x}<br>â = %{y:.4g}<extra>" + membrane.name + "</extra>",
@@ -225,7 +246,8 @@ def current_figure(membranes: Sequence[DrawnMembrane]) -> Figure:
         figure.add_scatter(
             x=np.arange(1, len(membrane.x) + 1),
             y=membrane.x.astype(np.float32),
-            mode="lines",
+            mode=_mode(len(membrane.x)),
+            marker=membrane.style.marker(7),
             name=membrane.name,
             legendgroup=membrane.name,
             line={**membrane.style.line, "shape": "hvh"},
@@ -235,7 +257,8 @@ def current_figure(membranes: Sequence[DrawnMembrane]) -> Figure:
             figure.add_scatter(
                 x=np.arange(1 - membrane.first_phase, 1),
                 y=membrane.before.x.astype(np.float32),
-                mode="lines",
+                mode=_mode(membrane.first_phase),
+                marker=membrane.style.marker(7),
                 name=f"{membrane.name}: first phase",
                 legendgroup=membrane.name,
                 showlegend=False,

@@ -18,11 +18,11 @@ def histogram_figure(
     T: int,
     v_init: float | None,
     style: theme.Style = theme.YOURS,
-    most: int = 1,
+    most: float = 1,
 ) -> Figure:
     """Draw the 2-D histogram counts [activation, rate] with identity, clip and staircase lines; shares of theta.
 
-    most: how many spikes a step can count.
+    most: how many thresholds a step can be worth; infinite: nothing clips.
     """
     figure = theme.new_figure(380, theme.SHARE_A, theme.SHARE_DECODED)
     shown = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan).astype(np.float32)
@@ -44,11 +44,10 @@ def histogram_figure(
     top = float(edges_a[-1])
     seen = max(np.flatnonzero(counts.any(0)), default=0)  # rates above 1 are drawn where there are any
     highest = float(min(max(edges_r[seen + 1], 1 + edges_r[1]), edges_r[-1]))
-    reached, bound = min(float(most), top), "θ" if most == 1 else f"{most}θ"
-    lines = [
-        ("identity â = a", [0, min(top, highest)], [0, min(top, highest)], theme.GREY, "dot"),
-        (f"clip(a, 0, {bound})", [0, reached, top], [0, reached, reached], theme.ANN.colour, "solid"),
-    ]
+    lines = [("identity â = a", [0, min(top, highest)], [0, min(top, highest)], theme.GREY, "dot")]
+    if np.isfinite(most):
+        reached, bound = min(float(most), top), "θ" if most == 1 else f"{most:g}θ"
+        lines.append((f"clip(a, 0, {bound})", [0, reached, top], [0, reached, reached], theme.ANN.colour, "solid"))
     for name, x, y, colour, dash in lines:
         figure.add_scatter(
             x=x, y=y, mode="lines", name=name, line={"color": colour, "dash": dash, "width": 2}, hoverinfo="skip"
@@ -191,19 +190,19 @@ def map_figure(values: np.ndarray, unit: str, chosen: tuple[int, int] | None = N
     return figure
 
 
-def tiles_figure(rate: np.ndarray, chosen: tuple[int, int, int], height: int = 440) -> Figure:
-    """Draw all channels of rate [C, H, W] side by side; axes count channels, not pixels."""
+def tiles_figure(rate: np.ndarray, chosen: tuple[int, int, int], unit: str = "spikes per step") -> Figure:
+    """Draw all channels of rate [C, H, W], in that unit, side by side; axes count channels, not pixels."""
     channels, rows, columns = rate.shape
     across = int(np.ceil(np.sqrt(channels)))
-    figure = map_figure(tiles(rate), "rate (spikes per step)", place_of(rate.shape, *chosen), height)
-    for update, size, first, unit in (
+    figure = map_figure(tiles(rate), f"rate ({unit})", place_of(rate.shape, *chosen), 440)
+    for update, size, first, title in (
         (figure.update_xaxes, columns, range(across), "channels further on"),
         (figure.update_yaxes, rows, range(0, channels, across), "first channel of the row"),
     ):
         every = max(1, len(first) // 12)
         at = [i * (size + 1) + (size - 1) / 2 for i in range(len(first))]
-        update(title={"text": unit}, tickvals=at[::every], ticktext=[str(c) for c in first][::every])
-    hover = "rate %{z:.3f} spikes per step<extra>click to look inside</extra>"
+        update(title={"text": title}, tickvals=at[::every], ticktext=[str(c) for c in first][::every])
+    hover = f"rate %{{z:.3f}} {unit}<extra>click to look inside</extra>"
     figure.data[0]["hovertemplate"] = hover
     return figure
 

@@ -26,9 +26,14 @@ class Starts:
 
 
 def members(settings: Settings, count: int = MEMBERS) -> list[Settings]:
-    """Return the runs: the settings' own kind of random start, or a uniform one, with seeds 0, 1, 2, ..."""
+    """Return the runs: the settings' own kind of random start, or a uniform one, with seeds 0, 1, 2, ...
+
+    It is every layer's, also of those whose start was changed.
+    """
     from explorer.engine import methods
 
+    sites = tuple((name, scale, None) for name, scale, _ in settings.sites if scale is not None)
+    settings = replace(settings, sites=sites)
     if settings.method:
         method = methods.parse(settings.method)
         drawn = method if ":" in method.v_init else replace(method, v_init="uniform:0:1")
@@ -39,10 +44,6 @@ def members(settings: Settings, count: int = MEMBERS) -> list[Settings]:
 
 def single(settings: Settings) -> Settings:
     """Return the run that all are compared with: v_init = 1/2 everywhere."""
-    from explorer.engine import methods
-
-    if settings.method:
-        return replace(settings, method=methods.written(replace(methods.parse(settings.method), v_init="0.5")))
     return with_start(settings, 0.5)
 
 

@@ -18,8 +18,9 @@ from explorer import engine
 from explorer.engine import analysis, methods, synapses
 from explorer.engine.errors import DataError, SpecError
 from explorer.engine.graph import report
-from explorer.engine.methods import Fitted, names
+from explorer.engine.methods import Fitted, coded, names
 from explorer.engine.methods.catalogue.calibrate import Calibrated
+from explorer.engine.methods.catalogue.differential import DifferentialRun
 from explorer.engine.methods.coded import Coded
 from explorer.engine.methods.fitted import TwoPhases
 from explorer.engine.theory import PARTS
@@ -215,6 +216,10 @@ def facts(fitted: Fitted) -> Facts:
         tuple(name for name, own in neurons.items() if own.shift is not None),
         fitted.snn.network is not fitted.network,
         most=max(own.law.most for own in neurons.values()),
+        bounded=not isinstance(fitted, DifferentialRun),
+        decoded=isinstance(fitted, Coded | DifferentialRun),
+        coded=isinstance(fitted, Coded),
+        rounds=fitted.extra // fitted.steps if isinstance(fitted, TwoPhases) else 1,
         **told,
     )
 
@@ -223,9 +228,12 @@ def stairs(fitted: Fitted) -> dict[str, float]:
     """Return v(0) / theta of each site's staircase clip(floor(T a / theta + v(0) / theta), 0, T) theta / T.
 
     A shift that is the same for all neurons and steps counts as a start T times as large. Sites without one staircase,
-    or with another, have none: starts by image or neuron, codes, spikes worth more or less than a threshold.
+    or with another, have none: starts by image or neuron, codes, spikes worth more or less than a threshold, what is
+    added to currents or to what is sent.
     """
-    if isinstance(fitted, TwoPhases) or (isinstance(fitted, Coded) and fitted.levels != fitted.T):
+    if isinstance(fitted, TwoPhases):
+        return {}
+    if isinstance(fitted, Coded) and (fitted.levels != fitted.T or fitted.before or fitted.after):
         return {}
     found = {}
     for site in fitted.network.sites:
@@ -267,6 +275,7 @@ def look(settings: Settings, stop: Stop = None, on_progress: Callable[[int, int]
         stairs=stairs(here.fitted),
         facts=facts(here.fitted),
         shapes={site.name: tuple(site.shape) for site in here.network.sites},
+        depths=coded.depths(here.network),
         device=here.device,
     )
 
@@ -281,7 +290,16 @@ def carried(got: analysis.Membrane) -> Membrane:
     x, v_before, v, z, decoded = (part.float().numpy() for part in (got.x, got.v_before, got.v, got.z, got.decoded))
     before = None if got.before is None else carried(got.before)
     told = (float(got.theta), float(got.v0), float(got.a))
-    return Membrane(x, v_before, v, z, *told, decoded, got.muted, before, got.skipped, got.sends_later)
+    return Membrane(
+        *(x, v_before, v, z, *told, decoded),
+        muted=got.muted,
+        before=before,
+        skipped=got.skipped,
+        sends_later=got.sends_later,
+        stretches=got.stretches,
+        fires_at=got.fires_at,
+        sized=got.sized,
+    )
 
 
 def rasters(settings: Settings, neurons: int, stop: Stop = None) -> dict[str, np.ndarray]:

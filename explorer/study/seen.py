@@ -19,7 +19,8 @@ class Facts:
     whether weights are other than the network's own. layers: each site's error before and after a calibration, as
     shares of the mean square activation. held: images held back, share named as by the ANN after OPI and after the
     method. kept: False where OPI's neurons are used because they agreed more often. most: what a neuron's spikes can
-    count in one step.
+    count in one step. bounded: whether most is the most that a neuron can be worth. decoded: what a neuron is worth is
+    no count of its spikes. coded: each layer sends after the one before it has sent. rounds: of the first phase.
     """
 
     extra: int = 0
@@ -32,6 +33,10 @@ class Facts:
     held: tuple[int, float, float] | None = None
     kept: bool = True
     most: int = 1
+    bounded: bool = True
+    decoded: bool = False
+    coded: bool = False
+    rounds: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +45,7 @@ class Look:
 
     ann: [K]; snn: [T, K] mean scores; per site: counts and a [*site], theta, and start, the mean of v(0) / theta.
     stairs: v(0) / theta of the staircase that all neurons of a site follow at constant input, where there is one.
+    depths: how many sites lie one behind the other up to each, itself included, on the longest way.
     facts: what else there is to say of the conversion.
     """
 
@@ -55,6 +61,7 @@ class Look:
     stairs: dict[str, float]
     facts: Facts
     shapes: dict[str, tuple[int, ...]]
+    depths: dict[str, int]
     device: str
 
 
@@ -74,6 +81,9 @@ class Membrane:
     before: Membrane | None = None
     skipped: int = 0
     sends_later: bool = False
+    stretches: bool = False
+    fires_at: float = 1.0
+    sized: bool = False
 
 
 @dataclass(frozen=True, eq=False)

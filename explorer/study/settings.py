@@ -280,7 +280,7 @@ class Settings:
         """Return the line a figure is exported with: all settings, and the images or the one neuron it shows."""
         layers = self._changed() if len(self.sites) > 1 else ""
         neuron = f", {self.layer}, channel {self.channel}, row {self.row}, column {self.column}" if self.layer else ""
-        shown = f"image {self.image}{neuron}" if images is None else f"{images} images"
+        shown = f"image {self.image}{neuron}" if images is None else f"{images} image{'' if images == 1 else 's'}"
         return f"{self.describe()}{f' ({layers})' if layers else ''}, T = {self.T}; {keys.label(self.source)}: {shown}"
 
 

@@ -77,9 +77,17 @@ def tasks(methods: Sequence[Method], starts: Sequence[str], steps: Sequence[int]
             for start in starts:
                 chosen = method if method.v_init != "own" or start == "own" else replace(method, v_init=start)
                 task = Task(chosen, T)
-                key = (written(replace(chosen, v_init="own")) + task.v_init, T)
+                key = (f"{written(replace(chosen, v_init='own'))} {_as_number(task.v_init)}", T)
                 found.setdefault(key, task)
     return list(found.values())
+
+
+def _as_number(start: str) -> str:
+    """Return a start in one spelling: 0.50 is 0.5."""
+    try:
+        return repr(float(start))
+    except ValueError:
+        return start
 
 
 def measure(

@@ -56,13 +56,21 @@ def site_run(network: Network, images: Tensor, code: Callable[[Site, Tensor], Te
     return Running(network.graph_module).run(images.double() if double else images)
 
 
-def depth(network: Network) -> int:
-    """Return how many sites lie one behind the other, on the longest way."""
+def depths(network: Network) -> dict[str, int]:
+    """Return of each site how many lie one behind the other up to it, itself included, on the longest way."""
     found: dict[str, int] = {}
+    sites: dict[str, int] = {}
     for step in plan_for(network, True).steps:
         before = max((found[source] for source in step.sources), default=0)
         found[step.node.name] = before + (step.kind is StepKind.SITE)
-    return max(found.values(), default=0)
+        if step.kind is StepKind.SITE:
+            sites[step.name] = found[step.node.name]
+    return sites
+
+
+def depth(network: Network) -> int:
+    """Return how many sites lie one behind the other, on the longest way."""
+    return max(depths(network).values(), default=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +206,8 @@ class WatchedCode(Watched):
         v = full - theta * taken
         before = torch.cat([torch.tensor([full], dtype=torch.float64), v[:-1]])
         a = at(self.ann.activations(self.images[:1], (site,))[site])
-        decoded = theta * taken / T
+        added = self.code.after.get(site)
+        decoded = theta * taken / T + (0.0 if added is None else at(added))
         current = torch.full((T,), x)
         return Membrane(
             current, before.float(), v.float(), z.to(torch.int8), theta, full, a, decoded.float(), sends_later=True

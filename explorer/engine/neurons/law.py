@@ -30,7 +30,8 @@ class Law:
     """A spiking law by name: its title for people, its step, its planes, and whether it needs its memory m.
 
     planes: what a bit of each plane counts, 1 the first. exclusive: at most one plane fires in a step. limit: what a
-    step counts at most, where that is less than its planes could tell.
+    step counts at most, where that is less than its planes could tell. fires_at: the least potential that fires, in
+    thresholds. sized: a step sends one spike of some size, and its count is that size.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Law:
     memory: bool = False
     exclusive: bool = True
     limit: int | None = None
+    fires_at: float = 1.0
+    sized: bool = False
 
     @property
     def most(self) -> int:

@@ -8,6 +8,8 @@ of the law's name; a spike counts how many of it it is worth. m need not be whol
 is compared with 2^-10 to spare, more than rounding can amount to.
 """
 
+from typing import Any
+
 from explorer.engine.neurons.law import Law, where
 
 
@@ -80,8 +82,9 @@ def step_4(v, m, x, theta):
     return (up1, up2, up4, up8, down1, down2, down4, down8), v, m
 
 
+_HOW: dict[str, Any] = {"memory": True, "fires_at": 0.75, "sized": True}
 THRESHOLDS = (
-    Law("thresholds_2", "Thresholds 1 and 2, signed", step_2, planes=(1, 2, -1, -2), memory=True),
-    Law("thresholds_3", "Thresholds 1, 2 and 4, signed", step_3, planes=(1, 2, 4, -1, -2, -4), memory=True),
-    Law("thresholds_4", "Thresholds 1, 2, 4 and 8, signed", step_4, planes=(1, 2, 4, 8, -1, -2, -4, -8), memory=True),
+    Law("thresholds_2", "Thresholds 1 and 2, signed", step_2, planes=(1, 2, -1, -2), **_HOW),
+    Law("thresholds_3", "Thresholds 1, 2 and 4, signed", step_3, planes=(1, 2, 4, -1, -2, -4), **_HOW),
+    Law("thresholds_4", "Thresholds 1, 2, 4 and 8, signed", step_4, planes=(1, 2, 4, 8, -1, -2, -4, -8), **_HOW),
 )

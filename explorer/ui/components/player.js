@@ -14,19 +14,23 @@ export default function ({ data, parentElement }) {
   const high = Math.max(...all, 1e-9), low = Math.min(...all, 0);
   function show() {
     const t = state.t, i = t - 1, before = i ? record.v[i - 1] : record.v0;
+    const grown = record.stretches && i > 0, held = grown ? record.held[i] : before;
+    const past = !grown ? `v(${t - 1})` : record.v0
+      ? `v(0) + ${t}/${t - 1} (v(${t - 1}) \u2212 v(0))` : `${t}/${t - 1} v(${t - 1})`;
     window.__explorerClock = t;
     window.dispatchEvent(new CustomEvent(CLOCK, { detail: { t } }));
     slider.value = t; find(".time").textContent = `t = ${t} of ${T}`;
     let n = 0; for (let k = 0; k <= i; k++) n += record.z[k];
     const plain = record.theta * n / t, decoded = record.decoded[i], z = record.z[i];
-    const told = z < 0 ? "takes a spike back" : !z ? "silent" : record.muted ? "fires, but is muted: nothing is sent"
-      : z > 1 ? `${z} spikes` : "spike";
-    const formula = Math.abs(plain - decoded) <= 1e-4 * record.theta ? "\u03b8 n / t = " : "";
+    const size = record.sized ? ` of ${Math.abs(z) === 1 ? "" : Math.abs(z) + "\u202f"}\u03b8` : "";
+    const told = z < 0 ? `takes a spike${size} back` : !z ? "silent" : record.muted ? "fires, but is muted: nothing is sent"
+      : z > 1 && !size ? `${z} spikes` : `spike${size}`;
+    const formula = !record.stretches && Math.abs(plain - decoded) <= 1e-4 * record.theta ? "\u03b8 n / t = " : "";
     find(".equation").textContent = (record.later
       ? `sending step ${t}: ${number(before)} is left to send   \u2192   ${told}\n`
-      : `v(${t - 1}) + x(${t}) = ${number(before)} + ${number(record.x[i])} = ${number(record.before[i])}` +
-        ` ${z > 0 ? "\u2265" : "<"} \u03b8 = ${number(record.theta)}   \u2192   ${told}\n`) +
-      `v(${t}) = ${number(record.v[i])}     n = ${n}     \u00e2 = ${formula}${number(decoded)}     a = ${number(record.a)}`;
+      : `${past} + x(${t}) = ${number(held)} + ${number(record.x[i])} = ${number(record.before[i])}` +
+        ` ${z > 0 ? "\u2265" : "<"} ${record.level} = ${number(record.fires)}   \u2192   ${told}\n`) +
+      `v(${t}) = ${number(record.v[i])}${record.stretches ? "" : `     n = ${n}`}     \u00e2 = ${formula}${number(decoded)}     a = ${number(record.a)}`;
     const answer = record.scores[i], scores = answer || record.classes.map(() => 0);
     const best = answer ? scores.indexOf(Math.max(...scores)) : -1;
     find(".scores").replaceChildren(...scores.map((score, k) => {

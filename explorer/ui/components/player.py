@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from explorer.plots.membrane import DrawnMembrane
+from explorer.plots.membrane import DrawnMembrane, thresholds
 from explorer.ui.components.source import source
 
 _PLAYER = st.components.v2.component(
@@ -35,6 +35,11 @@ def player(membrane: DrawnMembrane, scores: np.ndarray, classes: Sequence[str], 
         "decoded": membrane.decoded.tolist(),
         "muted": membrane.muted,
         "later": membrane.sends_later,
+        "stretches": membrane.stretches,
+        "sized": membrane.sized,
+        "held": (membrane.v_before - membrane.x).tolist(),
+        "fires": membrane.fires_at * membrane.theta,
+        "level": thresholds(membrane.fires_at),
         "scores": [None if np.isnan(row).any() else np.round(row, 4).tolist() for row in scores[:, chosen]],
         "classes": [classes[i] for i in chosen],
         "name": membrane.name,

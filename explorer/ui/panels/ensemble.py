@@ -10,7 +10,7 @@ import streamlit as st
 from explorer.engine.errors import ExplorerError
 from explorer.study import keys
 from explorer.study.settings import Settings
-from explorer.ui import cache
+from explorer.ui import cache, frame
 
 MOST_IMAGES = 64  # each is run nine times, in the visitor's own thread
 
@@ -38,7 +38,8 @@ def draw(settings: Settings) -> None:
     st.dataframe(rows, hide_index=True)
     drawn = "as set" if settings.random else "uniform in [0, 1)"
     st.caption(
-        f"The first {random.images} images at T = {settings.T}, starts {drawn}, seeds 0 to {random.members - 1}. "
+        f"The first {frame.count(random.images, 'image')} at T = {settings.T}, starts {drawn} in every layer, "
+        f"seeds 0 to {random.members - 1}. "
         "Together: the mean of the runs' probabilities (softmax of the scores). Calibration error: how far confidence "
         "lies from accuracy, in 15 bins of confidence, weighted by images; of so few images it is never zero. "
         "Differences of a few points are within chance."

@@ -29,9 +29,10 @@ def histogram(view: frame.View, settings: Settings, mine: Result) -> None:
             note=settings.note(mine.error_images),
         )
         st.caption(
-            f"{settings.layer}, {mine.error_images} images: mean error {frame.signed(100 * sums.mean)} % of θ, root "
-            f"mean square {100 * sums.mean_square**0.5:.2f} % of θ. Neurons silent in both networks are not drawn; "
-            f"what passes {SHARE_MAX:g} θ is drawn at the edge."
+            f"{settings.layer}, {frame.count(mine.error_images, 'image')}: mean error "
+            f"{frame.signed(100 * sums.mean)} % of θ, root mean square "
+            f"{100 * sums.mean_square**0.5:.2f} % of θ. Neurons silent in both networks are not "
+            f"drawn; what passes {SHARE_MAX:g} θ is drawn at the edge."
         )
     with right:
         st.subheader("Error per layer")
@@ -46,7 +47,8 @@ def histogram(view: frame.View, settings: Settings, mine: Result) -> None:
             note=settings.note(mine.error_images),
         )
         st.caption(
-            f"â − a in per cent of each layer's threshold, {mine.error_images} images. Click a bar to choose its layer."
+            f"â − a in per cent of each layer's threshold, {frame.count(mine.error_images, 'image')}. Click a bar to "
+            "choose its layer."
         )
 
 
@@ -54,6 +56,7 @@ def staircase_figure(view: frame.View, settings: Settings, histogram: np.ndarray
     """Return the figure of decoded rate against activation, with the staircase of the chosen layer if it has one."""
     start = view.look.stairs.get(settings.layer) if settings.of_run() == view.settings.of_run() else None
     style = theme.style(compare.role(settings))
-    most, edges = view.look.facts.most, rate_edges(settings.T)
+    facts, edges = view.look.facts, rate_edges(settings.T)
+    most = facts.most if facts.bounded else np.inf
     figure = rates.histogram_figure(histogram, EDGES_A, edges, settings.T, start, style, most)
     return theme.sample(figure, images)

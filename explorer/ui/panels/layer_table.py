@@ -62,7 +62,7 @@ def draw(view: frame.View, result: Result) -> None:
             "error": number("error, rms (% of θ)", format="%.2f"),
         },
     )
-    st.caption(f"Rates: {result.images} images; errors: {result.error_images} images.")
+    st.caption(f"Rates: {frame.count(result.images, 'image')}; errors: {frame.count(result.error_images, 'image')}.")
     if not locked:
         reset(settings)
 

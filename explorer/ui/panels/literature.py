@@ -16,6 +16,7 @@ from explorer.ui import cache
 from explorer.ui.panels import standings
 
 UNCHECKED = " (from memory, unchecked)"
+REMEMBERED = "\\*"  # the same where there is little room
 
 
 def dataset(settings: Settings) -> str:
@@ -29,7 +30,9 @@ def marks(settings: Settings) -> list[Marks]:
     found = []
     for one in published.beside(settings.network, dataset(settings)):
         notes = tuple("" if one.is_checked(T) else UNCHECKED for T in one.top1)
-        found.append(Marks(published.named(one), tuple(one.top1), tuple(one.top1.values()), notes=notes))
+        remembered = [str(T) for T in one.top1 if not one.is_checked(T)]
+        told = f", from memory at T = {', '.join(remembered)}" if remembered else ""
+        found.append(Marks(published.named(one) + told, tuple(one.top1), tuple(one.top1.values()), notes=notes))
     for own in published.ours(settings.network, dataset(settings)):
         low, high = zip(*(own.interval(T) for T in own.top1), strict=True)
         how = "fine-tuned on spikes" if own.tuned else NAMES[own.method].title
@@ -96,7 +99,8 @@ def links(root: str, settings: Settings) -> None:
     st.markdown("**Reproduce the paper**")
     st.caption(
         "Each link opens one published figure's setting in a new tab: our network of that family, the method, that T. "
-        "The chart has the paper's figure as a mark."
+        "The chart has the paper's figure as a mark. "
+        f"{REMEMBERED} from memory, not checked in print."
     )
     st.markdown(_links(root, source, settings.device))
 
@@ -108,6 +112,7 @@ def _links(root: str, source: str, device: str) -> str:
         scenes = {T: published.reproduction(one, T, source, device) for T in one.top1}
         opened = [
             f"[T\u00a0=\u00a0{T}: {one.top1[T]:.2f}\u00a0%]({page}{link.encode(scene)})"
+            + ("" if one.is_checked(T) else REMEMBERED)
             for T, scene in scenes.items()
             if scene is not None
         ]

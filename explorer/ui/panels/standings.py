@@ -99,6 +99,12 @@ def ask(now: Standings) -> list[Job]:
         now.stage += 1
 
 
+def aim(now: Standings) -> int:
+    """Return on how many images all is measured: the source may have fewer than the table asks for."""
+    first = now.listed[0].settings
+    return cache.available(first.network, first.source, first.images)
+
+
 def known(now: Standings) -> dict[Settings, Result]:
     """Return what is known of every run."""
     return {run: cache.runner().known(run) for run in now.runs}
@@ -106,7 +112,7 @@ def known(now: Standings) -> dict[Settings, Result]:
 
 def progress(now: Standings, results: Mapping[Settings, Result], jobs: Sequence[Job]) -> None:
     """Say how far the measuring is, and offer to stop it or to go on."""
-    goal = max((job.goal for job in jobs), default=now.listed[0].settings.images)
+    goal = aim(now)
     left = [run for run in now.runs if results[run].images < goal and run not in now.faults]
     seen = sum(min(result.images, goal) for result in results.values())
     row = st.container(horizontal=True, vertical_alignment="center")

@@ -147,7 +147,7 @@ RECIPES = {
     "vgg16-qcfs": Recipe(
         "vgg16",
         "qcfs",
-        cycles=(Cycle(3, 0.03),),
+        cycles=(Cycle(2, 0.03),),
         warmup=0.1,
         fall="linear",
         distillation=Distillation("vgg16-clip", share=0.5),

@@ -182,6 +182,7 @@ def recipe_of(
         "activation": "qcfs" if start_of(card) == QUANTISED else "clip",
         "weights": "float32",
         "start_from": card.name,
+        "start_sha256": card.sha256,
         "start": start_of(card),
         "calibration_images": CALIBRATION_IMAGES,
         "held_out": held_out,

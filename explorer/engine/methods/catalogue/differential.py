@@ -111,7 +111,9 @@ class WatchedChanges(Watched):
             at(self.snn.initial_potential(self.snn.network.site(site), self.walk.image_keys)),
         )
         a = at(self.ann.activations(self.images[:1], (site,))[site])
-        return Membrane(x, v + theta * z, v, z, theta, start, a, (theta * _mean(z)).float())
+        law, told = self.snn.neurons[site].law, (theta * _mean(z)).float()
+        parts = (x, v + theta * z, v, z, theta, start, a, told)
+        return Membrane(*parts, stretches=True, fires_at=law.fires_at, sized=law.sized)
 
     def rasters(self, sites: Sequence[str], neurons: int) -> dict[str, Tensor]:
         """See `Watched`."""
