@@ -42,6 +42,17 @@ def test_an_ensemble_by_hand():
             ensemble(torch.zeros(shape), torch.zeros(2, dtype=torch.long))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_calibration_error_is_torchmetrics(seed):
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    generator = torch.Generator().manual_seed(seed)
+    p = (3 * torch.randn(200, 7, generator=generator)).softmax(1)
+    labels = torch.randint(0, 7, (200,), generator=generator)
+    expected = multiclass_calibration_error(p, labels, num_classes=7, n_bins=15, norm="l1")
+    assert calibration_error(p, labels) == pytest.approx(float(expected), abs=1e-5)
+
+
 def test_starts_are_runs_of_their_seeds():
     settings = Settings(images=16, T=4)
     found = study.starts(settings, 3)
