@@ -237,6 +237,7 @@ def test_the_players_equation_holds_at_every_step(plain, key):
                 held = float(got.v[t])
     assert fires > 5
 
+
 # The lab
 
 

@@ -31,7 +31,8 @@ def marks(settings: Settings) -> list[Marks]:
     for one in published.beside(settings.network, dataset(settings)):
         notes = tuple("" if one.is_checked(T) else UNCHECKED for T in one.top1)
         remembered = [str(T) for T in one.top1 if not one.is_checked(T)]
-        told = f", from memory at T = {', '.join(remembered)}" if remembered else ""
+        at = "" if len(remembered) == len(one.top1) else f" at T = {', '.join(remembered)}"
+        told = f", from memory{at}" if remembered else ""
         found.append(Marks(published.named(one) + told, tuple(one.top1), tuple(one.top1.values()), notes=notes))
     for own in published.ours(settings.network, dataset(settings)):
         low, high = zip(*(own.interval(T) for T in own.top1), strict=True)

@@ -157,7 +157,8 @@ RECIPES = {
         held_out=5_000,
         start_from="vgg16-clip",
         weights="float16",
-        note="Not run yet.",
+        note="The first epoch followed a rise and fall of three epochs. The held-out images had been seen by "
+        "vgg16-clip. The test images were looked at once, at the end.",
     ),
     "vgg16-clip": Recipe(
         "vgg16",
