@@ -27,7 +27,7 @@ from explorer.engine import (
 )
 from explorer.engine.analysis import error_parts, membrane, top1_curve
 from explorer.engine.kernels.reference import law_scan
-from explorer.engine.neurons import INTEGRATE_AND_FIRE
+from explorer.engine.neurons import INTEGRATE_AND_FIRE, LAWS
 from explorer.engine.theory import staircase, wilson
 from explorer.zoo.resnet import resnet20
 from explorer.zoo.vgg import CifarVGG
@@ -256,3 +256,11 @@ def test_the_interval_of_none_begins_at_nothing_and_of_all_ends_at_all(n):
 def test_top1_curve_counts_hits():
     logits = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])
     assert top1_curve(logits, torch.tensor([1, 0])).tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_a_law_fires_from_its_level_on(law):
+    theta = 1.5
+    for share, fires in ((0.999, False), (1.001, True)):
+        bits, _, _ = law.step(np.float64(share * law.fires_at * theta), np.float64(0), np.float64(0), np.float64(theta))
+        assert any(map(bool, bits)) == fires, share

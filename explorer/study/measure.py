@@ -18,10 +18,10 @@ from explorer import engine
 from explorer.engine import analysis, methods, synapses
 from explorer.engine.errors import DataError, SpecError
 from explorer.engine.graph import report
-from explorer.engine.methods import Fitted, coded, names
+from explorer.engine.methods import Fitted, names
 from explorer.engine.methods.catalogue.calibrate import Calibrated
 from explorer.engine.methods.catalogue.differential import DifferentialRun
-from explorer.engine.methods.coded import Coded
+from explorer.engine.methods.coded import Coded, depths
 from explorer.engine.methods.fitted import TwoPhases
 from explorer.engine.theory import PARTS
 from explorer.study import library
@@ -275,7 +275,7 @@ def look(settings: Settings, stop: Stop = None, on_progress: Callable[[int, int]
         stairs=stairs(here.fitted),
         facts=facts(here.fitted),
         shapes={site.name: tuple(site.shape) for site in here.network.sites},
-        depths=coded.depths(here.network),
+        depths=depths(here.network),
         device=here.device,
     )
 
