@@ -171,7 +171,8 @@ def first_spikes(view):
         times.append((one.name, theme.style(one.role), first_times(spikes, later)))
     figure = membrane.first_spikes_figure(times)
     chart(figure, "first_spikes", "Median time of the first spike per layer, with and without initial potential.")
-    codes = f" “yours” sends codes: each layer sends in the {T} steps after the layer before it." if waits else ""
+    steps = frame.count(T, "step")
+    codes = f" “yours” sends codes: each layer begins {steps} after the layer before it." if waits else ""
     st.caption("Median over up to 200 neurons a layer, of those that fire within T steps on this image." + codes)
 
 
