@@ -257,6 +257,29 @@ def test_several_numbers_of_steps_take_turns_on_the_same_weights():
         assert torch.allclose(tuning.net(images), tuning.net.module()(images), atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["dsr", "hybrid"])
+def test_large_convolutions_may_keep_their_weights_up_to_a_factor_a_channel(method):
+    """Gradients are those with nothing frozen; what is frozen stays; its factors, offsets and thresholds move."""
+    free, held = (start(method=method, frozen_above=above) for above in (0, 100))
+    grads = []
+    for tuning in (free, held):
+        net = tuning.net
+        net(tuning.held.images).square().sum().backward()
+        grads.append({name: p.grad for name, p in net.named_parameters() if p.grad is not None})
+        net.zero_grad()
+    left_out = set(grads[0]) - set(grads[1])
+    sizes = {name: p.numel() for name, p in held.net.named_parameters()}
+    frozen = {f"body.{node.target}.weight" for node in held.net.nodes.values() if node.name in held.net.gain}
+    frozen = {name for name in frozen if sizes[name] > 100}
+    assert left_out == frozen and frozen
+    for name, grad in grads[1].items():
+        assert torch.allclose(grad, grads[0][name], rtol=1e-3, atol=1e-4 * float(grad.abs().max())), name
+    before = held.net.state()
+    list(held.run())
+    after = held.net.state()
+    assert {name for name in after if torch.equal(after[name], before[name]) and name in sizes} == frozen
+
+
 def test_tandem_turns_layer_after_layer_to_spikes_and_leaves_alone_what_lies_before():
     tuning = start(method="tandem", updates=12, judge_every=1)
     spiking, first = [], tuning.net.state()

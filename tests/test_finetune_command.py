@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from explorer.cli.main import main
 from explorer.engine import (
@@ -62,6 +63,7 @@ def reads(monkeypatch):
     monkeypatch.setattr(data, "read", read)
     monkeypatch.setattr(tuned, "CALIBRATION_IMAGES", 16)
     monkeypatch.setattr(tuned, "START", "opi")
+    monkeypatch.setattr(tuned, "START_FROZEN", "opi:threshold=max:channel")
     monkeypatch.setattr(tuned.Crops, "take", taken)
     return told
 
@@ -140,20 +142,83 @@ def test_quantised_activations_stay_what_they_are(reads, tmp_path):
     assert card["top1_after"]["4"] == right
 
 
+def test_frozen_weights_are_left_to_the_network_they_came_from(reads, tmp_path, capsys):
+    words = ["--network", "resnet20-clip", "--frozen-above", "20000", "--lr", "0.01", "--epochs", "2"]
+    code, out = run(tmp_path, *words)
+    assert code == 0
+    base, known = load("resnet20-clip")
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert card["recipe"]["rest"] == {"network": "resnet20-clip", "sha256": known.sha256}
+    assert card["recipe"]["frozen_above"] == 20_000 and card["recipe"]["start"] == "opi:threshold=max:channel"
+    net, read = load("tuned", out.parent)
+    own = load_file(out)
+    convolutions = [name for name, m in net.named_modules() if isinstance(m, torch.nn.Conv2d)]
+    frozen = [name for name in convolutions if net.get_submodule(name).weight.numel() > 20_000]
+    assert 0 < len(frozen) < len(convolutions)
+    for name in convolutions:
+        weight = net.get_submodule(name).weight
+        assert torch.equal(weight, base.get_submodule(name).weight) == (name in frozen), name
+        assert (f"{name}.weight" in own) == (name not in frozen), name
+    images = pictures(20, False)
+    x = tuned.to_input(images.images, torch.device("cpu"))
+    run_ = simulate(by_clips(trace(net, read.example())), x, SimulationSpec(2))
+    assert card["top1_after"] == {"2": float((run_.logits[-1].argmax(1) == images.labels).double().mean())}
+
+    code, more = run(tmp_path / "more", "--network", str(out), *words[2:])  # and on from there
+    assert code == 0 and json.loads(more.with_suffix(".json").read_text())["recipe"]["rest"] == card["recipe"]["rest"]
+    assert torch.equal(
+        load("tuned", more.parent)[0].get_submodule(frozen[0]).weight, base.get_submodule(frozen[0]).weight
+    )
+
+    card["recipe"]["rest"]["sha256"] = "0" * 64
+    out.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(AssetError, match=r"tuned has the rest of its weights in resnet20-clip\.safetensors\."):
+        load("tuned", out.parent)
+    for damage in ("resnet20-clip", {"network": "resnet20-clip"}, 3):
+        card["recipe"]["rest"] = damage
+        out.with_suffix(".json").write_text(json.dumps(card))
+        with pytest.raises(AssetError, match="do not belong together"):
+            load("tuned", out.parent)
+
+
+def test_what_is_measured_is_what_is_stored(monkeypatch, reads, tmp_path):
+    """A network that came in float16 goes in float16, rounded before it is tested."""
+    from explorer.zoo import registry
+
+    net, card = load("resnet20-relu")
+    half = replace(card, recipe={**card.recipe, "weights": "float16"})
+    monkeypatch.setattr(registry, "load", lambda name: (net, half))
+    code, out = run(tmp_path)
+    assert code == 0 and {value.dtype for value in load_file(out).values()} == {torch.float16, torch.int64}
+    again, read = registry.load_written(out)
+    images = pictures(20, False)
+    x = tuned.to_input(images.images, torch.device("cpu"))
+    told = json.loads(out.with_suffix(".json").read_text())["top1_after"]["2"]
+    run_ = simulate(by_clips(trace(again, read.example())), x, SimulationSpec(2))
+    assert told == float((run_.logits[-1].argmax(1) == images.labels).double().mean())
+
+
+def test_frozen_weights_need_a_shipped_network_to_be_left_to(reads, tmp_path, capsys):
+    first = run(tmp_path)[1]
+    assert run(tmp_path / "more", "--network", str(first), "--frozen-above", "20000")[0] == 2
+    assert "left to the file of a shipped network, and tuned is none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("frozen", [0, 10_000])
 @pytest.mark.parametrize(("name", "architecture"), [("relu", "resnet20-clip"), ("qcfs", "resnet20-qcfs")])
-def test_the_weights_of_every_layer_come_through(name, architecture):
+def test_the_weights_of_every_layer_come_through(name, architecture, frozen):
     """Thresholds, shortcuts and batch norms included: the written network spikes as the trained one."""
     net, card = load(f"resnet20-{name}")
     network = trace(net, card.example())
     x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     rule = TrainedClip() if name == "qcfs" else Percentile(97.0, "channel")
     snn = convert(network, calibrate(network, x, CalibrationSpec(rule)))
-    tunable = Tunable(network, snn.neurons, 3, x).eval()
+    tunable = Tunable(network, snn.neurons, 3, x, frozen_above=frozen).eval()
     with torch.no_grad():
-        for p in tunable.parameters():
+        for p in tunable.trained():
             p.mul_(1 + 0.05 * torch.rand(p.shape, generator=torch.Generator().manual_seed(p.numel())))
         scores = tunable(x)
-    written = tuned.as_network(tunable, architecture, 10, card.example())
+    written = tuned.as_network(tunable, architecture, 10, card.example(), net if frozen else None)
     again = trace(written, card.example())
     theirs = simulate(
         convert(again, calibrate(again, torch.empty(0), CalibrationSpec(TrainedClip()))), x, SimulationSpec(3)
@@ -193,6 +258,7 @@ def test_a_network_without_a_place_for_thresholds_is_refused(monkeypatch, reads,
         (["--epochs", "nan"], "--epochs: from"),
         (["--epochs", "-1"], "--epochs: from"),
         (["--lr", "inf"], "--lr: from"),
+        (["--frozen-above", "-1"], "--frozen-above: from 0"),
         (["--train-images", "0"], "--train-images: from 1"),
         (["--held-out", "64"], "--held-out: fewer than the 64 training images"),
         (["--held-out", "-1"], "--held-out: from 1"),

@@ -39,6 +39,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=64, help="images a batch (default: %(default)s)")
     add("--lr", type=float, default=5e-4, help="Adam's largest learning rate (default: %(default)s)")
     add("--share", type=float, default=0.5, help="of the ANN's scores in the loss, the rest labels (default: 0.5)")
+    add(
+        "--frozen-above",
+        type=int,
+        default=0,
+        metavar="N",
+        help="convolutions of more than N weights keep them up to one factor a channel, and the file leaves them to "
+        "the network it came from (default: 0, none does)",
+    )
     add("--train-images", type=int, metavar="N", help="train on so many images only (default: all)")
     add("--held-out", type=int, default=5000, help="training images to choose by (default: %(default)s)")
     add("--judged", type=int, default=1000, help="of those, looked at along the way (default: %(default)s)")
@@ -96,6 +104,7 @@ def finetune(args: argparse.Namespace) -> int:
     if (knows.classes, knows.mean, knows.std) != (card.classes, card.mean, card.std):
         raise SpecError(f"--teacher: {knows.name} knows other classes or takes other inputs than {card.name}.")
     architecture = tuned.architecture_of(card)
+    rest = tuned.rest_for(card) if args.frozen_above else None
     whole = read(args.data, train=True)
     if args.held_out >= len(whole.labels):
         raise SpecError(f"--held-out: fewer than the {len(whole.labels):,} training images, got {args.held_out:,}.")
@@ -117,6 +126,7 @@ def finetune(args: argparse.Namespace) -> int:
         judge_every=args.judge_every,
         seed=args.seed,
         also=tuple(steps[1:]),
+        frozen_above=args.frozen_above,
     )
     say(f"{card.name}: {spec}")
     tuning = tuned.begin(net, card, spec, data, held, args.judged, teacher)
@@ -124,7 +134,9 @@ def finetune(args: argparse.Namespace) -> int:
     last = args.keep == "last"
     if not last and tuning.best.update == 0:
         say("No state was better on the held-back images than the start, so the start is the result.")
-    result = tuned.as_network(tuning.result(last), architecture, len(card.classes), card.example())
+    result = tuned.as_network(tuning.result(last), architecture, len(card.classes), card.example(), rest)
+    if tuned.stored_as(card) == "float16":
+        result = result.half().float()
     shown = STEPS if several else (spec.T,)
     say(f"best at update {tuning.best.update}, {args.keep} kept; held out: {measure(result, held, shown)}")
     if args.no_test:
@@ -142,6 +154,7 @@ def finetune(args: argparse.Namespace) -> int:
         top1_after=measured.snn,
         dataset=test.dataset,
         classes=test.classes,
+        rest=rest,
     )
     read_weights(path, read_card(path.with_suffix(".json")).sha256)
     say(f"wrote {path}")
@@ -153,6 +166,7 @@ RANGES = {  # option: least and most
     "batch": (1, 4096),
     "lr": (1e-12, 1.0),
     "share": (0.0, 1.0),
+    "frozen_above": (0, 10**9),
     "train_images": (1, 10**7),
     "held_out": (1, 10**7),
     "judged": (1, 10**7),

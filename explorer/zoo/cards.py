@@ -129,12 +129,13 @@ def write_network(
     top1_after: Mapping[int, float] | None = None,
     dataset: str = "CIFAR-10",
     classes: tuple[str, ...] | None = None,
+    rest: nn.Module | None = None,
 ) -> Path:
     """Save a CIFAR network's state dict and its card, both or neither; return the path of the weights.
 
     recipe is written as it is; `weights` in it names the stored type. top1 is a measured share, 0..1, of so many
     images; top1_after the spiking network's, by time-steps. classes are written where the data set's name does not say
-    them.
+    them. What a network `rest`, which `rest` in the recipe names, has just so is left to its file.
 
     Raises:
         AssetError: the folder cannot be written to.
@@ -146,6 +147,8 @@ def write_network(
         key: (value.to(stored) if value.is_floating_point() else value).contiguous()
         for key, value in net.state_dict().items()
     }
+    known = {} if rest is None else rest.state_dict()
+    state = {key: value for key, value in state.items() if key not in known or not _same(value, known[key])}
     card = {
         "name": name,
         "dataset": dataset,
@@ -176,6 +179,10 @@ def write_network(
             f"{path} cannot be written ({error}). Choose another folder, or free space on the disk."
         ) from error
     return path
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.to(b.dtype), b)
 
 
 def read_card(path: Path) -> Card:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from explorer.engine.errors import AssetError, SpecError
 from explorer.engine.graph.clip import shape_clips
@@ -69,11 +69,23 @@ def load(name: str, assets: Path = ASSETS, on_progress: Progress | None = None) 
 
 def _from_card(weights: Path) -> tuple[nn.Module, Card]:
     card = read_card(weights.with_suffix(".json"))
-    state = read_weights(weights, card.sha256)
     recipe = card.recipe
     try:
+        state = _rest(weights, recipe.get("rest")) | read_weights(weights, card.sha256)
         net = build(f"{recipe['architecture']}-{recipe['activation']}", len(card.classes))
         shape_clips(net, state).load_state_dict(state)
-    except (KeyError, RuntimeError, SpecError) as error:
+    except (AttributeError, KeyError, RuntimeError, SpecError, TypeError) as error:
         raise AssetError(f"{weights.stem}: its card and weights do not belong together. {mend(weights)}") from error
     return net.eval().requires_grad_(False), card
+
+
+def _rest(weights: Path, rest: Mapping[str, str] | None) -> dict[str, Tensor]:
+    """Return the weights of the network that a file leaves the rest of its own to; it lies beside it or in assets/."""
+    if rest is None:
+        return {}
+    path = weights.with_name(f"{Path(rest['network']).name}.safetensors")
+    path = path if is_file(path) else ASSETS / path.name
+    try:
+        return read_weights(path, rest["sha256"])
+    except AssetError as error:
+        raise AssetError(f"{weights.stem} has the rest of its weights in {path.name}. {error}") from error

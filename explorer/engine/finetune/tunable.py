@@ -53,6 +53,7 @@ class Tunable(nn.Module):
         T: time-steps, at least 2.
         images: normalised images [N, C, H, W] by which weights are scaled.
         through_time: all sites spike, and gradients go back through every step in place of the means.
+        frozen_above: convolutions of more weights keep them, up to their gains; 0: none does.
 
     Raises:
         SpecError: T is out of range, or a threshold is per neuron.
@@ -60,7 +61,13 @@ class Tunable(nn.Module):
     """
 
     def __init__(
-        self, network: Network, neurons: dict[str, Neurons], T: int, images: Tensor, through_time: bool = False
+        self,
+        network: Network,
+        neurons: dict[str, Neurons],
+        T: int,
+        images: Tensor,
+        through_time: bool = False,
+        frozen_above: int = 0,
     ) -> None:
         super().__init__()
         check_steps(T)
@@ -76,6 +83,7 @@ class Tunable(nn.Module):
         self.least = [LEAST * theta.detach().clone() for theta in self.theta]
         self.by_image = _descendants(self.nodes.values(), network)
         self.gain = nn.ParameterDict()
+        self.frozen_above = frozen_above
         self._scale(images)
         self._take_shifts(neurons)
         self.through_time = through_time
@@ -93,6 +101,8 @@ class Tunable(nn.Module):
                 self.gain[node.name] = nn.Parameter(torch.ones_like(layer.bias))
         with torch.no_grad():
             self._walk(images, scaling=True)
+        for name in self.gain:
+            self.layer(self.nodes[name]).weight.requires_grad_(not self.frozen(self.nodes[name]))
 
     def _take_shifts(self, neurons: dict[str, Neurons]) -> None:
         for node, site in self.places.items():
@@ -128,6 +138,10 @@ class Tunable(nn.Module):
         """Return the convolution or linear layer that a node calls; None if it calls another thing."""
         layer = self.body.get_submodule(str(node.target)) if node.op == "call_module" else None
         return layer if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear) else None
+
+    def frozen(self, node: fx.Node) -> bool:
+        """Whether the convolution that a node calls keeps its weights up to its gains."""
+        return 0 < self.frozen_above < self.layer(node).weight.numel() and node.name in self.gain
 
     def convert(self, spiking: int) -> None:
         """Let the first so many sites spike, and train only what does not lie before them. [Wu2020]"""
@@ -238,6 +252,9 @@ class Tunable(nn.Module):
 
     def _convolved(self, node: fx.Node, x: Any, scaling: bool) -> Any:
         layer, gain = self.layer(node), self.gain[node.name]
+        if isinstance(x, Stepped) and self.frozen(node):
+            plain = layer._conv_forward(x.steps, layer.weight, None)  # no gradient of so many weights for the gains
+            return Stepped(plain * _over(gain, plain[0]) + _over(layer.bias, plain[0]))
         weight = layer.weight * _over(gain, layer.weight)
         if isinstance(x, Stepped):
             return Stepped(layer._conv_forward(x.steps, weight, layer.bias))

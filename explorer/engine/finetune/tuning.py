@@ -62,7 +62,7 @@ class TuningSpec:
     The loss of a batch is (1 - share) CE(labels) + share tau^2 KL(ANN/tau || SNN/tau) [Hinton2015], without labels the
     second alone. Adam's learning rate rises over the first tenth of the updates to `rate`, then falls linearly to 0.
     judge_every: updates between looks at the held-back images. also: other numbers of time-steps that are trained for,
-    in turns with T, all of them judged; 0: the ANN, every site a clip.
+    in turns with T, all of them judged; 0: the ANN, every site a clip. frozen_above: see `Tunable`.
     """
 
     method: Literal["dsr", "hybrid", "tandem"] = "dsr"
@@ -75,6 +75,7 @@ class TuningSpec:
     judge_every: int = 20
     seed: int = 0
     also: tuple[int, ...] = ()
+    frozen_above: int = 0
 
     def __post_init__(self) -> None:
         check_steps(self.T)
@@ -86,6 +87,8 @@ class TuningSpec:
         for name in ("updates", "batch", "judge_every"):
             value = getattr(self, name)
             _require(isinstance(value, int) and value >= 1, f"{name}: a whole number from 1, got {value}.")
+        frozen = self.frozen_above
+        _require(isinstance(frozen, int) and frozen >= 0, f"frozen_above: a whole number from 0, got {frozen}.")
         _require(0 < self.rate <= 1, f"rate: above 0, at most 1, got {self.rate}. Try 0.0002.")
         _require(0 <= self.share <= 1, f"share: from 0 to 1, got {self.share}.")
         _require(0 < self.temperature <= 100, f"temperature: above 0, at most 100, got {self.temperature}.")
@@ -132,7 +135,8 @@ class Tuning:
         self.batch = min(spec.batch, len(pictures))
         first = pictures.take(torch.arange(min(SCALING, len(pictures))), 0)
         ann.check_images(held.images)
-        self.net = Tunable(start.network, start.neurons, spec.T, first, spec.method == "hybrid")
+        through_time = spec.method == "hybrid"
+        self.net = Tunable(start.network, start.neurons, spec.T, first, through_time, spec.frozen_above)
         self.sites = [site.name for site in start.network.sites]
         if spec.method == "tandem":
             self.net.convert(1)

@@ -20,11 +20,13 @@ from explorer.engine.graph.clip import TrainableClip
 from explorer.engine.graph.qcfs import QuantisedClip
 from explorer.zoo.architectures import build
 from explorer.zoo.cards import Card
+from explorer.zoo.registry import available, load
 from explorer.zoo.training.batches import crop, pad, placement, to_input
 from explorer.zoo.training.data import Images
 from explorer.zoo.training.files import save
 
 START = "calibrate:fit_amplitude=false,fit_even=false,fit_steps=0,fit_weights=true"  # what plain clips can hold
+START_FROZEN = "calibrate:fit_amplitude=false,fit_even=false,fit_steps=0"  # the same with weights as they are
 QUANTISED = "qcfs"  # a network with quantised activations starts, and stays, with its own bounds, one a site
 TUNED = "opi:threshold=clip"  # one that was fine-tuned before goes on from the thresholds it has
 CALIBRATION_IMAGES = 512
@@ -65,7 +67,7 @@ def begin(
     chosen = torch.randperm(len(data.images), generator=torch.Generator().manual_seed(spec.seed))[:CALIBRATION_IMAGES]
     images = to_input(data.images[chosen], CPU)
     network = trace(net, card.example())
-    start = methods.parse(start_of(card)).fit(network, spec.T, images).snn
+    start = methods.parse(start_of(card, spec.frozen_above)).fit(network, spec.T, images).snn
     few = Held(to_input(held.images[:judged], CPU), held.labels[:judged])
     return Tuning(trace(teacher, card.example()), start, spec, Crops(data, spec.seed), few)
 
@@ -100,11 +102,13 @@ def _told(loss: float, accuracy: float) -> str:
     return f"held-back loss {loss:.4f}, top-1 {100 * accuracy:.2f} %"
 
 
-def start_of(card: Card) -> str:
-    """Return the conversion, as a line, that a network's fine-tuning starts from."""
+def start_of(card: Card, frozen_above: int = 0) -> str:
+    """Return the conversion, as a line, that a network's fine-tuning starts from; weights to be frozen are kept."""
     if card.recipe.get("activation") == "qcfs":
         return QUANTISED
-    return TUNED if card.recipe.get("method") in METHODS else START
+    if card.recipe.get("method") in METHODS:
+        return TUNED
+    return START_FROZEN if frozen_above else START
 
 
 def architecture_of(card: Card) -> str:
@@ -125,11 +129,14 @@ def architecture_of(card: Card) -> str:
 
 
 @torch.no_grad()
-def as_network(tuned: Tunable, architecture: str, classes: int, example: Tensor) -> nn.Module:
+def as_network(
+    tuned: Tunable, architecture: str, classes: int, example: Tensor, rest: nn.Module | None = None
+) -> nn.Module:
     """Return the architecture with a fine-tuned network's weights and thresholds, ready to be saved.
 
     Layers and clips are matched in the order in which they are called. Batch norms are set to add the offset and to
-    change nothing else.
+    change nothing else. With `rest`, the network that it came from, frozen weights are the ones there, and batch
+    norms multiply by the channel's factor.
 
     Raises:
         SpecError: the architecture calls other layers.
@@ -143,12 +150,14 @@ def as_network(tuned: Tunable, architecture: str, classes: int, example: Tensor)
     finally:
         for hook in hooks:
             hook.remove()
-    weights = [tuned.weights(node) for node in tuned.nodes.values() if tuned.layer(node) is not None]
+    names = {module: name for name, module in net.named_modules()}
+    nodes = [node for node in tuned.nodes.values() if tuned.layer(node) is not None]
+    weights = [tuned.weights(node) for node in nodes]
     layers = [i for i, m in enumerate(calls) if isinstance(m, nn.Conv2d | nn.Linear)]
     clips = [m for m in calls if isinstance(m, TrainableClip | QuantisedClip)]
     if [calls[i].weight.shape for i in layers] != [w.shape for w, _ in weights] or len(clips) != len(tuned.theta):
         raise SpecError(f"{architecture}: its layers are not those of the network. This is a fault: please report it.")
-    for i, (weight, bias) in zip(layers, weights, strict=True):
+    for i, node, (weight, bias) in zip(layers, nodes, weights, strict=True):
         layer: Any = calls[i]
         layer.weight.copy_(weight)
         norm: Any = calls[i + 1] if i + 1 < len(calls) and isinstance(calls[i + 1], nn.BatchNorm2d) else None
@@ -160,10 +169,46 @@ def as_network(tuned: Tunable, architecture: str, classes: int, example: Tensor)
             layer.bias.zero_()
         norm.reset_running_stats()
         norm.weight.fill_((1 + norm.eps) ** 0.5)
+        if rest is not None and tuned.frozen(node):
+            kept: Any = rest.get_submodule(names[layer])
+            norm.weight *= _factors(weight, kept.weight)
+            layer.weight.copy_(kept.weight)
         norm.bias.copy_(offset)
     for clip, theta in zip(clips, tuned.theta, strict=True):
         clip.theta = nn.Parameter(theta.detach().clone())
     return net.requires_grad_(False)
+
+
+def _factors(weight: Tensor, kept: Tensor) -> Tensor:
+    """Return by what each channel of weights is a multiple of those kept."""
+    own, base = weight.flatten(1), kept.flatten(1)
+    return (own * base).sum(1) / (base * base).sum(1).clamp(min=torch.finfo(base.dtype).tiny)
+
+
+def stored_as(card: Card) -> str:
+    """Return the type that weights are written in: the one of the network they came from."""
+    return str(card.recipe.get("weights", "float32"))
+
+
+def rest_of(card: Card) -> dict[str, str]:
+    """Return which network's file frozen weights are left to, as a card's recipe has it."""
+    return dict(card.recipe.get("rest") or {"network": card.name, "sha256": card.sha256})
+
+
+def rest_for(card: Card) -> nn.Module:
+    """Load the network that `rest_of` names.
+
+    Raises:
+        SpecError: it is not shipped.
+    """
+    wanted = rest_of(card)
+    for shipped in available():
+        if (shipped.name, shipped.sha256) == (wanted["network"], wanted["sha256"]):
+            return load(shipped.name)[0]
+    raise SpecError(
+        f"frozen weights are left to the file of a shipped network, and {wanted['network']} is none. Start from one, "
+        "or freeze nothing."
+    )
 
 
 def told(spec: TuningSpec) -> str:
@@ -180,10 +225,11 @@ def recipe_of(
     return {
         "architecture": card.recipe["architecture"],
         "activation": "qcfs" if start_of(card) == QUANTISED else "clip",
-        "weights": "float32",
+        "weights": stored_as(card),
+        **({"rest": rest_of(card)} if spec.frozen_above else {}),
         "start_from": card.name,
         "start_sha256": card.sha256,
-        "start": start_of(card),
+        "start": start_of(card, spec.frozen_above),
         "calibration_images": CALIBRATION_IMAGES,
         "held_out": held_out,
         "teacher": teacher,
