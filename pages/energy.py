@@ -7,7 +7,7 @@ import streamlit as st
 
 from explorer.plots import accuracy, rates, theme
 from explorer.plots.energy import energy_figure, operations_figure
-from explorer.study import compare, energy
+from explorer.study import compare, energy, nouns
 from explorer.study.case import run_key
 from explorer.study.energy import ADD_PJ, MAC_PJ
 from explorer.study.results import alike
@@ -47,7 +47,7 @@ def draw(view):
     st.caption(
         f"Assumptions: {MAC_PJ} pJ per 32-bit multiply-accumulate, {ADD_PJ} pJ per addition in 45 nm (Horowitz, ISSCC "
         "2014); memory, which often costs more, is left out. Additions are counted, neuron by neuron, on the first "
-        f"{frame.count(work.images, 'image')}: each spike adds one weight in every neuron it reaches, along shortcuts "
+        f"{nouns.count(work.images, 'image')}: each spike adds one weight in every neuron it reaches, along shortcuts "
         "too; average pools are folded into the weights behind them. The constant current of the first layer is "
         "multiplied once."
     )

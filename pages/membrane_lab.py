@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import membrane, rates, theme
-from explorer.study import compare, keys
+from explorer.study import compare, keys, nouns
 from explorer.ui import cache, frame, state, tour, widgets
 from explorer.ui.components import chart, player
 from explorer.ui.panels.neuron import picture, place
@@ -46,7 +46,7 @@ def missed(view):
     what = "are wrong" if known.labelled else "are answered otherwise than by the ANN"
     row = st.container(horizontal=True, vertical_alignment="center")
     row.caption(
-        f"{len(known.wrong)} of the first {frame.count(known.images, 'image')} {what} at T = {view.settings.T}."
+        f"{len(known.wrong)} of the first {nouns.count(known.images, 'image')} {what} at T = {view.settings.T}."
         + ("" if job.done else " Not all have been looked at yet.")
     )
     if not job.done:
@@ -122,12 +122,12 @@ def of_method(mine, facts):
         what = moved if abs(mine.v0 - mine.before.v0) > 1e-6 * mine.theta else "left its start as it was"
         first = f"the first of {facts.rounds} rounds of it" if facts.rounds > 1 else "the first phase"
         together = f"{first}; together they" if facts.rounds > 1 else f"{first}, which"
-        st.caption(f"The {frame.count(mine.first_phase, 'step')} before t = 0 are {together} {what}.")
+        st.caption(f"The {nouns.count(mine.first_phase, 'step')} before t = 0 are {together} {what}.")
     if mine.skipped:
         st.caption(f"The read-out leaves out steps 1 to {mine.skipped}, which are shaded: scores begin behind them.")
     if mine.sends_later:
         st.caption(
-            f"“yours” sends a code: it takes in its whole input first, {frame.count(len(mine.x), 'step')} at the mean "
+            f"“yours” sends a code: it takes in its whole input first, {nouns.count(len(mine.x), 'step')} at the mean "
             "current drawn below, and then sends. It starts at what there is to send, and every spike "
             "takes off what it stands for."
         )
@@ -171,7 +171,7 @@ def first_spikes(view):
         times.append((one.name, theme.style(one.role), first_times(spikes, later)))
     figure = membrane.first_spikes_figure(times)
     chart(figure, "first_spikes", "Median time of the first spike per layer, with and without initial potential.")
-    steps = frame.count(T, "step")
+    steps = nouns.count(T, "step")
     codes = f" “yours” sends codes: each layer begins {steps} after the layer before it." if waits else ""
     st.caption("Median over up to 200 neurons a layer, of those that fire within T steps on this image." + codes)
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from explorer.engine.methods.names import NAMES, anytime, split, title
 from explorer.plots import methods, theme
-from explorer.study import keys, ranking
+from explorer.study import keys, nouns, ranking
 from explorer.study.case import run_key
 from explorer.ui import cache, frame, state, tour, widgets
 from explorer.ui.components import chart
@@ -68,7 +68,7 @@ def draw(view, now):
 def legend(now, n, known):
     """Return the line under the table: what it rests on, and what its marks mean."""
     what = "Top-1 accuracy" if known.labelled else "Agreement with the ANN"
-    images = frame.count(n, "image")
+    images = nouns.count(n, "image")
     ann = f"; the ANN has {100 * known.ann_top1:.1f} %" if known.labelled else ""
     source, level = keys.plain(keys.label(now.settings.source)), f"{100 * ranking.SIGNIFICANT:.0f} %"
     return (
@@ -132,7 +132,7 @@ def starts(view, now, results, n, labelled):
     told = f" Still to come: {', '.join(waiting)}." if waiting else ""
     left_out = [rows[1].entry.title for rows in triples if any(row.refused for row in rows)]
     told += f" Without a start of their own, or refused: {', '.join(left_out)}." if left_out else ""
-    st.caption(f"The first {frame.count(n, 'image')}, the same ones everywhere; interval: bootstrap over images.{told}")
+    st.caption(f"The first {nouns.count(n, 'image')}, the same ones everywhere; interval: bootstrap over images.{told}")
 
 
 def story(view):
@@ -222,7 +222,7 @@ def more_windows(settings):
 def draw_windows(view, found, goal):
     """Draw the heat map of windows, and say which are the method's own and the best."""
     settings = view.settings
-    T, shares, images = settings.T, found.hits / found.images, frame.count(found.images, "image")
+    T, shares, images = settings.T, found.hits / found.images, nouns.count(found.images, "image")
     i, j = np.unravel_index(int(shares.argmax()), shares.shape)
     own, best = shares[found.begin, T - 1], shares[i, j]
     figure = methods.windows_figure(found.hits, found.images, found.begin, found.labelled)

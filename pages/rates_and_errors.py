@@ -7,6 +7,7 @@ import streamlit as st
 
 from explorer.engine.theory import PARTS
 from explorer.plots import accuracy, rates, theme
+from explorer.study import nouns
 from explorer.study.results import EDGES_V, ERROR_IMAGES
 from explorer.ui import cache, frame, state, tour, widgets
 from explorer.ui.components import chart, equaliser
@@ -96,7 +97,7 @@ def by_cause(view, settings, result):
 def potentials(settings, result, facts):
     """Draw where the membranes of the chosen layer stand at the end."""
     sums = result.sites[settings.layer]
-    sent = frame.count(facts.most, "spike") if facts.bounded else f"a spike of {facts.most} θ"
+    sent = nouns.count(facts.most, "spike") if facts.bounded else f"a spike of {facts.most} θ"
     st.subheader("Potentials at the end")
     chart(
         theme.sample(rates.potential_figure(sums.potentials, EDGES_V), result.error_images),
@@ -149,7 +150,7 @@ def one_channel(view):
             note=note,
         )
         st.caption(
-            f"{frame.count(seen.images, 'image')}: mean error {frame.signed(100 * sums.mean)} % of θ, root mean square "
+            f"{nouns.count(seen.images, 'image')}: mean error {frame.signed(100 * sums.mean)} % of θ, root mean square "
             f"{100 * sums.mean_square**0.5:.2f} % of θ."
         )
     with right:
@@ -161,7 +162,7 @@ def one_channel(view):
             on_click=lambda point: state.change(row=int(point["y"]), column=int(point["x"])),
             note=note,
         )
-    images = frame.count(seen.images, "image")
+    images = nouns.count(seen.images, "image")
     st.markdown(f"Mean error of the neuron at row {s.row}, column {s.column}, by cause (% of θ, {images}):")
     shown = {part: float(values[s.row, s.column]) for part, values in seen.parts.items()}
     for column, (part, value) in zip(st.columns(5), [*shown.items(), ("total", sum(shown.values()))], strict=True):

@@ -85,7 +85,7 @@ DECODED = "decoded â = θ n / T (activation units)"
 ACCURACY = "top-1 accuracy (%)"
 AGREEMENT = "agreement with the ANN (%)"
 SHARE_A = "ANN activation a / θ"
-SHARE_DECODED = "decoded rate n / T (spikes per step)"
+SHARE_DECODED = "decoded â / θ (plain spikes: n / T)"
 
 
 def new_figure(height: int, x: str, y: str) -> Figure:

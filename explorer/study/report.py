@@ -12,7 +12,7 @@ from importlib import metadata
 from explorer.engine.methods import names
 from explorer.engine.neurons import INTEGRATE_AND_FIRE, LAWS
 from explorer.engine.theory import wilson
-from explorer.study import keys
+from explorer.study import keys, nouns
 from explorer.study.settings import PER, Settings
 from explorer.study.statistics import Comparison, adjusted, compare
 from explorer.study.sweep import AS_IT_IS, Reading, Sweep
@@ -149,12 +149,13 @@ def methods(sweep: Sweep, table: Sequence[Row], device: str, note: str = "") -> 
     random = any(run.random for cell in sweep.cells() for run in cell.runs)
     seeds = sweep.seeds or (s.starts_seed,)
     kinds = {axis.kind for axis in sweep.axes}
-    T_note = "" if "T" in kinds else f" Each image was shown for T = {s.T} time-steps."
+    T_note = "" if "T" in kinds else f" Each image was shown for T = {nouns.count(s.T, 'time-step')}."
+    images = nouns.count(n, "image")
     measured = "Top-1 accuracy" if labelled else "Agreement with the ANN's class"
     parts = [
         *_conversion(s, kinds),
         f"Varied: {varied}.{_change(sweep)}{T_note}",
-        f"{measured} was measured on the first {n} images of {_source(s)}{f' ({note})' if note else ''}, "
+        f"{measured} was measured on the first {images} of {_source(s)}{f' ({note})' if note else ''}, "
         "the same ones in every cell.",
         f"The ANN reaches {100 * table[0].reading.ann:.2f} % on them." if labelled and table else "",
         f"Random initial potentials were drawn with seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; "

@@ -14,7 +14,7 @@ from typing import Any
 from explorer.engine.methods import names
 from explorer.engine.neurons import INTEGRATE_AND_FIRE, LAWS
 from explorer.limits import limits
-from explorer.study import keys
+from explorer.study import keys, nouns
 
 RULES = {
     "percentile": "Percentile of the activations",
@@ -280,7 +280,7 @@ class Settings:
         """Return the line a figure is exported with: all settings, and the images or the one neuron it shows."""
         layers = self._changed() if len(self.sites) > 1 else ""
         neuron = f", {self.layer}, channel {self.channel}, row {self.row}, column {self.column}" if self.layer else ""
-        shown = f"image {self.image}{neuron}" if images is None else f"{images} image{'' if images == 1 else 's'}"
+        shown = f"image {self.image}{neuron}" if images is None else nouns.count(images, "image")
         return f"{self.describe()}{f' ({layers})' if layers else ''}, T = {self.T}; {keys.label(self.source)}: {shown}"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from explorer.study import compare, keys
+from explorer.study import compare, keys, nouns
 from explorer.study.settings import RULES, Settings
 from explorer.ui import cache, fragments, journal, state
 from explorer.ui.components import preload
@@ -265,11 +265,6 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-def count(n: int, what: str) -> str:
-    """Return a number with its noun in the plural where it must be."""
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
 def _how_chosen(settings: Settings, jobs: list[Job]) -> str:
     """Return how the images of a folder were chosen, where they are fewer than asked for or drawn by a seed."""
     if settings.source == Settings().source or keys.is_upload(settings.source) or not jobs:
@@ -280,7 +275,7 @@ def _how_chosen(settings: Settings, jobs: list[Job]) -> str:
 
 def _ahead() -> str:
     n = cache.runner().ahead(owner())
-    return f", {count(n, 'other visitor')} before you" if n else ""
+    return f", {nouns.count(n, 'other visitor')} before you" if n else ""
 
 
 def _reached(jobs: list[Job]) -> tuple[bool, bool]:

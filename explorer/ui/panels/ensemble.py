@@ -8,9 +8,9 @@ from statistics import mean
 import streamlit as st
 
 from explorer.engine.errors import ExplorerError
-from explorer.study import keys
+from explorer.study import keys, nouns
 from explorer.study.settings import Settings
-from explorer.ui import cache, frame
+from explorer.ui import cache
 
 MOST_IMAGES = 64  # each is run nine times, in the visitor's own thread
 
@@ -38,7 +38,7 @@ def draw(settings: Settings) -> None:
     st.dataframe(rows, hide_index=True)
     drawn = "as set" if settings.random else "uniform in [0, 1)"
     st.caption(
-        f"The first {frame.count(random.images, 'image')} at T = {settings.T}, starts {drawn} in every layer, "
+        f"The first {nouns.count(random.images, 'image')} at T = {settings.T}, starts {drawn} in every layer, "
         f"seeds 0 to {random.members - 1}. "
         "Together: the mean of the runs' probabilities (softmax of the scores). Calibration error: how far confidence "
         "lies from accuracy, in 15 bins of confidence, weighted by images; of so few images it is never zero. "

@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from explorer.plots import rates, theme
-from explorer.study import compare
+from explorer.study import compare, nouns
 from explorer.study.results import EDGES_A, SHARE_MAX, Result, rate_edges
 from explorer.study.settings import Settings
 from explorer.ui import frame
@@ -29,7 +29,7 @@ def histogram(view: frame.View, settings: Settings, mine: Result) -> None:
             note=settings.note(mine.error_images),
         )
         st.caption(
-            f"{settings.layer}, {frame.count(mine.error_images, 'image')}: mean error "
+            f"{settings.layer}, {nouns.count(mine.error_images, 'image')}: mean error "
             f"{frame.signed(100 * sums.mean)} % of θ, root mean square "
             f"{100 * sums.mean_square**0.5:.2f} % of θ. Neurons silent in both networks are not "
             f"drawn; what passes {SHARE_MAX:g} θ is drawn at the edge."
@@ -47,7 +47,7 @@ def histogram(view: frame.View, settings: Settings, mine: Result) -> None:
             note=settings.note(mine.error_images),
         )
         st.caption(
-            f"â − a in per cent of each layer's threshold, {frame.count(mine.error_images, 'image')}. Click a bar to "
+            f"â − a in per cent of each layer's threshold, {nouns.count(mine.error_images, 'image')}. Click a bar to "
             "choose its layer."
         )
 

@@ -14,7 +14,7 @@ from explorer.engine.theory import wilson
 from explorer.plots import accuracy, theme
 from explorer.plots import sweep as drawn
 from explorer.plots.figure import Figure
-from explorer.study import keys, report, sweep
+from explorer.study import keys, nouns, report, sweep
 from explorer.study.compare import distinct
 from explorer.study.memo import kept
 from explorer.study.report import Row
@@ -80,7 +80,7 @@ def _start(grid: Sweep) -> None:
         )
     left = sweep.seconds_left(grid, known(grid))
     told = "" if left is None else f", about {duration(left)} on this machine"
-    asked = f"{frame.count(len(grid.cells()), 'cell')} from {frame.count(len(runs), 'run')}"
+    asked = f"{nouns.count(len(grid.cells()), 'cell')} from {nouns.count(len(runs), 'run')}"
     row.caption(f"{asked} of {grid.images:,} images{told}.")
 
 
@@ -190,7 +190,7 @@ def _assumptions(grid: Sweep, n: int) -> str:
     seeds = {run.starts_seed for run in grid.runs() if run.random}
     random = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}" if seeds else "nothing random"
     return (
-        f"{frame.count(n, 'image')} each, the same ones in all cells (the first of "
+        f"{nouns.count(n, 'image')} each, the same ones in all cells (the first of "
         f"{keys.plain(keys.label(grid.base.source))}), T up to {max(run.T for run in grid.runs())}, {random}; around "
         f"{keys.plain(grid.base.describe())}."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
+from explorer.study import nouns
 from explorer.study.results import Result
 from explorer.study.settings import SCALE_RANGE, V_INIT_RANGE, Settings
 from explorer.ui import frame, state
@@ -62,7 +63,7 @@ def draw(view: frame.View, result: Result) -> None:
             "error": number("error, rms (% of θ)", format="%.2f"),
         },
     )
-    st.caption(f"Rates: {frame.count(result.images, 'image')}; errors: {frame.count(result.error_images, 'image')}.")
+    st.caption(f"Rates: {nouns.count(result.images, 'image')}; errors: {nouns.count(result.error_images, 'image')}.")
     if not locked:
         reset(settings)
 

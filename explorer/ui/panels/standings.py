@@ -13,7 +13,7 @@ from explorer.engine.methods.names import NAMES, split
 from explorer.plots import methods as drawn
 from explorer.plots import theme
 from explorer.plots.figure import Figure
-from explorer.study import energy, keys, ranking
+from explorer.study import energy, keys, nouns, ranking
 from explorer.study.ranking import Entry, Point, Row
 from explorer.study.results import Result
 from explorer.study.runner import Job
@@ -118,7 +118,7 @@ def progress(now: Standings, results: Mapping[Settings, Result], jobs: Sequence[
     row = st.container(horizontal=True, vertical_alignment="center")
     if not left:
         device = next((result.device for result in results.values() if result.device), "")
-        row.caption(f":material/check: complete · {frame.count(len(now.runs), 'run')} · {device}")
+        row.caption(f":material/check: complete · {nouns.count(len(now.runs), 'run')} · {device}")
         return
     stopped = METHODS_STOPPED.get()
     label, icon = ("Go on", ":material/play_arrow:") if stopped else ("Stop", ":material/stop:")
