@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from explorer.engine.errors import Cancelled
-from explorer.study import energy, library
+from explorer.study import energy, library, nouns
 from explorer.study.measure import Engine
 from explorer.study.memo import kept, size
 from explorer.study.settings import Settings
@@ -154,3 +154,8 @@ def test_the_anns_answers_do_not_depend_on_what_is_asked():
     whole = one.answers(0, 70)
     assert (whole[40:50] == other.answers(40, 50)).all() and (whole[:5] == other.answers(0, 5)).all()
     assert len(whole) == 70 and len(set(whole)) > 3
+
+
+def test_one_image_is_told_of_as_one():
+    assert [nouns.count(n, "image") for n in (0, 1, 2, 2_000)] == ["0 images", "1 image", "2 images", "2,000 images"]
+    assert Settings().note(1).endswith(": 1 image") and Settings().note(200).endswith(": 200 images")
