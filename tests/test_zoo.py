@@ -134,13 +134,14 @@ SPIKING = {
 
 @pytest.mark.parametrize("name", SPIKING)
 def test_shipped_networks_spike_as_their_cards_say(name):
-    """Thresholds as trained, start 1/2, 300 images: within four standard errors of the card's."""
+    """Thresholds as trained, start 1/2, 300 images: within four standard errors of the card's, up to T = 8 for VGG-16."""
     net, card = load(name)
     images = load_images(Embedded(), card, 300)
     network = trace(net, card.example())
     assert all(site.trained_clip for site in network.sites)
     snn = convert(network, calibrate(network, torch.empty(0), CalibrationSpec(TrainedClip())))
-    told = {int(T): share for T, share in SPIKING[name].items()}
+    most = 8 if card.parameters > 10**6 else 32
+    told = {int(T): share for T, share in SPIKING[name].items() if int(T) <= most}
     spec = SimulationSpec(max(told), Record(counts=False, v_end=False))
     found = top1_curve(simulate(snn, normalise(images.images, card), spec).logits, torch.from_numpy(images.labels))
     for T, share in told.items():
