@@ -31,7 +31,9 @@ def claims():
         next(one for one in published.PUBLISHED if (one.method, one.network) == (method, "resnet20"))
         for method in ("opi", "qcfs")
     )
+    wide = next(one for one in published.PUBLISHED if (one.method, one.network) == ("opi", "vgg16"))
     clip, quantised = (catalogue.card(name) for name in ("resnet20-clip", "resnet20-qcfs"))
+    vgg, tuned = (catalogue.card(name) for name in ("vgg16-clip", "vgg16-hybrid"))
     after = {T: 100 * clip["top1_after"][str(T)] for T in (8, 16, 32)}
     ratio = MAC_PJ / ADD_PJ
     images = Display().methods_images
@@ -50,6 +52,8 @@ def claims():
                 qcfs.top1[4],
                 100 * quantised["top1_after"]["4"],
                 100 * catalogue.card("resnet20-qcfs-hybrid")["top1_after"]["4"],
+                *(wide.ann, wide.top1[16], 100 * vgg["top1"]),
+                *(100 * vgg["top1_after"]["16"], 100 * tuned["top1_after"]["16"], 100 * tuned["top1_after"]["4"]),
             )
         },
     }

@@ -301,6 +301,10 @@ def test_ours_on_all_test_images_are_those_of_the_cards_with_their_intervals():
     found = {own.network: own for own in published.ours("resnet20-relu", "CIFAR-10")}
     tuned = {name for name, own in found.items() if own.tuned}
     assert tuned == {"resnet20-hybrid4", "resnet20-hybrid8", "resnet20-qcfs-hybrid"}
+    assert {own.network: own.tuned for own in published.ours("vgg16-clip", "CIFAR-10")} == {
+        "vgg16-clip": False,
+        "vgg16-hybrid": True,
+    }
     assert not published.ours("resnet20-relu", "")
     assert set(found) - tuned == {"resnet20-clip", "resnet20-qcfs"}
     for name, own in found.items():

@@ -134,7 +134,7 @@ SPIKING = {
 
 @pytest.mark.parametrize("name", SPIKING)
 def test_shipped_networks_spike_as_their_cards_say(name):
-    """Thresholds as trained, start 1/2, 300 images: within four standard errors of the card's, up to T = 8 for VGG-16."""
+    """Thresholds as trained, start 1/2, 300 images: within four standard errors of the card's; VGG-16 up to T = 8."""
     net, card = load(name)
     images = load_images(Embedded(), card, 300)
     network = trace(net, card.example())
