@@ -22,7 +22,7 @@ from explorer.engine import (
     simulate,
     trace,
 )
-from explorer.engine.errors import AssetError
+from explorer.engine.errors import AssetError, CheckpointError
 from explorer.engine.finetune.tunable import Tunable
 from explorer.engine.graph.clip import TrainableClip
 from explorer.engine.graph.qcfs import QuantisedClip
@@ -143,7 +143,7 @@ def test_quantised_activations_stay_what_they_are(reads, tmp_path):
 
 
 def test_frozen_weights_are_left_to_the_network_they_came_from(reads, tmp_path, capsys):
-    words = ["--network", "resnet20-clip", "--frozen-above", "20000", "--lr", "0.01", "--epochs", "2"]
+    words = ["--network", "resnet20-clip", "--frozen-above", "20000", "--keep", "last", "--epochs", "2"]
     code, out = run(tmp_path, *words)
     assert code == 0
     base, known = load("resnet20-clip")
@@ -163,6 +163,9 @@ def test_frozen_weights_are_left_to_the_network_they_came_from(reads, tmp_path, 
     x = tuned.to_input(images.images, torch.device("cpu"))
     run_ = simulate(by_clips(trace(net, read.example())), x, SimulationSpec(2))
     assert card["top1_after"] == {"2": float((run_.logits[-1].argmax(1) == images.labels).double().mean())}
+
+    with pytest.raises(CheckpointError, match=r"5 missing: .*opened on the command line, by --network"):
+        load_checkpoint("resnet20-clip", out)  # as an upload is read
 
     code, more = run(tmp_path / "more", "--network", str(out), *words[2:])  # and on from there
     assert code == 0 and json.loads(more.with_suffix(".json").read_text())["recipe"]["rest"] == card["recipe"]["rest"]

@@ -181,9 +181,15 @@ def _require_same(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], nam
     ]
     if faults:
         share = 1 - len(missing) / max(1, len(wanted))
+        mend = "Choose the architecture it was saved from, and its number of classes."
+        if not unexpected and not shapes and share >= 0.5:
+            mend = (
+                "Save all of its weights; a file of `finetune --frozen-above` leaves some to another and is opened on "
+                "the command line, by --network, its card beside it."
+            )
         raise CheckpointError(
             f"{name}: not the weights of this network ({math.floor(100 * share)} % of its names are there). "
-            f"{'; '.join(faults)}. Choose the architecture it was saved from, and its number of classes."
+            f"{'; '.join(faults)}. {mend}"
         )
 
 
